@@ -1,0 +1,28 @@
+"""Isonomy balances multi-task learning in PyTorch: any loss balancer with any gradient balancer."""
+
+from importlib.metadata import version as _version
+
+from isonomy import gradient, loss, smoothing  # noqa: F401 - reached as isonomy.loss and so on
+from isonomy.balancer import Balancer
+from isonomy.catalogue import build, methods
+from isonomy.errors import IsonomyError
+from isonomy.report import StepReport
+from isonomy.stages import GradientBalancer, LossBalancer
+from isonomy.testing import check_balancer
+
+__version__ = _version("isonomy")
+
+__all__ = [
+    "Balancer",
+    "GradientBalancer",
+    "IsonomyError",
+    "LossBalancer",
+    "StepReport",
+    "__version__",
+    "build",
+    "check_balancer",
+    "gradient",
+    "loss",
+    "methods",
+    "smoothing",
+]

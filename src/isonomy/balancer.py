@@ -1,0 +1,347 @@
+"""Balancer: one training step, read top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from isonomy import checks, distributed, engine
+from isonomy.errors import IsonomyError, listing
+from isonomy.gramian import Gramian, combine, finite, gramian
+from isonomy.report import StepReport
+from isonomy.stages import LEVELS, GradientBalancer, Heads, Level, LossBalancer, Smoothing, Stage
+from isonomy.step import Step, balance_losses, weigh
+
+Losses = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
+Shared = Tensor | nn.Module | Iterable[Tensor] | None
+
+
+class Balancer(nn.Module):
+    """Balances the tasks of a training step: losses in, one scalar out, ``backward()`` as always.
+
+    The scalar's value is the sum of the losses. Its gradient in the shared parameters is Σ w_t ∇ℓ'_t, ℓ' being the
+    balanced losses and w the gradient balancer's weights; in the heads, which are all other leaves a loss reaches, it is
+    ∇ℓ'_t or, for methods whose paper weights the whole loss, w_t ∇ℓ'_t.
+
+    In evaluation mode and under ``no_grad`` the balancer returns the plain sum and remembers nothing.
+
+    Args:
+        stages: Loss balancers, then smoothings, then at most one gradient balancer, in this order.
+        tasks: How many tasks there are, or their names.
+        heads: ``"own"`` or ``"weighted"`` gradients for the heads; None for what the method's paper says. A task whose
+            shared gradient is zero trains its head by its own gradient in either case.
+        nonfinite: What a loss or gradient that is not finite does: ``"raise"`` an error that names the task, or
+            ``"skip"`` the step (all gradients zero).
+        allow_missing: Whether a batch may lack the losses of some tasks; the present ones are balanced among themselves.
+        update_every: Task gradients are measured at every so many-th step and the weights reused in between.
+        own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser does,
+            through ``balancer.parameters()``.
+
+    Raises:
+        IsonomyError: The stages are in another order or do not go together, or an argument is out of range.
+    """
+
+    held: Tensor
+
+    def __init__(
+        self,
+        *stages: Stage,
+        tasks: int | Sequence[str],
+        heads: Heads | None = None,
+        nonfinite: Literal["raise", "skip"] = "raise",
+        allow_missing: bool = False,
+        update_every: int = 1,
+        own_optimizer: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tasks = checks.task_names(tasks)
+        checks.require_stages(stages, heads, nonfinite, update_every)
+        for stage in stages:
+            stage.setup(len(self.tasks))
+        self.stages = nn.ModuleList(stages)
+        self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
+        self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
+        self._gradient = next((stage for stage in stages if isinstance(stage, GradientBalancer)), None)
+        self.heads = heads or (self._gradient.heads if self._gradient else "own")
+        self.nonfinite, self.allow_missing, self.update_every = nonfinite, allow_missing, update_every
+        # The weights of the last measured step, at the shared parameters and at the heads.
+        self.register_buffer("held", torch.ones(2, len(self.tasks), dtype=torch.float64))
+        self.steps = 0
+        self.own_optimizer = own_optimizer
+        # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
+        self.requires_grad_(not own_optimizer)
+        self._optimizers = [
+            torch.optim.Adam(list(stage.parameters()), lr=stage.own_lr)
+            for stage in stages
+            if own_optimizer and any(True for _ in stage.parameters())
+        ]
+        self._report: StepReport | None = None
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Where the method can take gradients, its paper's choice first; empty for a method that takes none."""
+        if self._gradient is None:
+            return ()
+        possible = [level for level in LEVELS if all(level in stage.levels() for stage in self._smoothing)]
+        return tuple(sorted(possible, key=lambda level: level != self._gradient.level))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the method needs besides losses: ``"gramian"``, ``"jacobian"``, ``"step_losses"``, ``"epoch_end"``."""
+        needs = ["gramian"] * (self._gradient is not None) + ["jacobian"] * bool(self._smoothing)
+        return (*needs, *sorted({use for stage in self.stages for use in stage.uses}))
+
+    @property
+    def report(self) -> StepReport:
+        """The last step's losses, weights, norms and cosines.
+
+        Raises:
+            IsonomyError: There was no step yet.
+        """
+        if self._report is None:
+            raise IsonomyError("There is no report before the first step: call the balancer on a batch's losses first.")
+        return self._report
+
+    def forward(
+        self, losses: Losses, shared: Shared = None, *, probe: Shared = None, grad_scaler: Any = None
+    ) -> Tensor:
+        """One step.
+
+        Args:
+            losses: Scalars by task name, in task order, or as one tensor of shape (T,).
+            shared: The shared feature or features, for balancing there with a single backward pass through the trunk; a
+                module or parameters, for balancing exactly there; None for the parameters that two or more losses reach.
+                Methods that take no task gradients ignore it.
+            probe: Parameters or a module at which the gramian is measured instead, such as the last shared layer; the
+                weights are applied at ``shared`` all the same.
+            grad_scaler: The ``torch.amp.GradScaler`` that will scale the returned loss, so that task gradients in float16
+                are scaled as well.
+
+        Returns:
+            A 0-d tensor: the sum of the losses, whose ``backward()`` gives the balanced gradients.
+
+        Raises:
+            IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; nothing has changed then.
+        """
+        positions, losses = checks.read_losses(losses, self.tasks, self.allow_missing)
+        total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in losses]).sum()
+        if not (self.training and torch.is_grad_enabled()):
+            return total
+        names = [self.tasks[position] for position in positions]
+        checks.require_graph(losses, names)
+        checks.require_everywhere(names, self.tasks, distributed.world_size())
+        self._move(total.device)
+        scaled = grad_scaler is not None and grad_scaler.is_enabled()
+        scale = float(grad_scaler.get_scale()) if scaled else 1.0
+        values = distributed.mean(torch.stack([loss.detach().double() for loss in losses]))
+        if not self._finite("loss", values.isfinite(), names, scaled):
+            seed = torch.nan if scaled else 0.0
+            return self._hand_over(total, engine.leaf_gradients(losses, seed), {}, scale)
+        active = torch.tensor(positions, device=total.device)
+        step = balance_losses(self._loss, losses, values, active, names)
+        if self._gradient is None:
+            gradients = engine.accumulated(
+                [(loss, w.to(loss)) for loss, w in zip(losses, step.loss_weights, strict=True)]
+            )
+            self._commit(step)
+            return self._hand_over(total, gradients, step.own, 1.0)
+
+        checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
+        graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared))
+        checks.require_reach(graph.reached, names)
+        checks.require_level(graph.level, self.levels, self._smoothing, probe is not None)
+        if self.steps % self.update_every:
+            gradients = self._reuse(step, graph, scale)
+        else:
+            at = graph.shared if probe is None else engine.as_tensors("probe", probe)
+            gradients = self._measure(self._gradient, step, graph, at, scale, scaled)
+        return self._hand_over(total, gradients, step.own, scale)
+
+    def _measure(
+        self, balancer: GradientBalancer, step: Step, graph: engine.Graph, at: list[Tensor], scale: float, scaled: bool
+    ) -> dict[Tensor, Tensor]:
+        """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times ``scale``."""
+        probed = at is not graph.shared
+        rows, heads = engine.task_gradients(step.losses, step.seeds(scale), graph, at, retain=probed)
+        level = engine.level_of(at)
+        if level == "parameters" and distributed.world_size() > 1:
+            rows = [[distributed.mean(part.clone()) for part in row] for row in rows]
+        if self._smoothing:
+            rows = [[part / scale for part in row] for row in rows] if scale != 1 else rows
+            fine = finite(rows)
+        else:
+            matrix = gramian(rows) / scale**2
+            gram = Gramian.of(matrix if level == "parameters" else distributed.feature_gramian(matrix))
+            fine = gram.norms.isfinite()
+        if self._finite("gradient", fine, step.names, scaled):
+            for smoothing in self._smoothing:
+                rows = smoothing(rows, step.active)
+            if self._smoothing:
+                gram = Gramian.of(gramian(rows))
+            weights, head_weights = weigh(balancer, gram, step)
+            self._commit(step, weights, head_weights, gram)
+        elif scaled:
+            weights, head_weights = torch.full((2, len(rows)), torch.nan, device=fine.device)
+        else:
+            return engine.leaf_gradients(step.losses, 0.0)
+        if probed:
+            shared = engine.pull(step.losses, step.seeds(weights * scale), graph.shared, graph.lives_on)
+        else:
+            shared = combine(rows, weights * scale if self._smoothing else weights)
+        if self.heads == "weighted":
+            heads = [
+                {leaf: gradient * weight.to(gradient) for leaf, gradient in head.items()}
+                for weight, head in zip(head_weights, heads, strict=True)
+            ]
+        return engine.accumulated(
+            [*zip(graph.shared, shared, strict=True), *(pair for h in heads for pair in h.items())]
+        )
+
+    def _reuse(self, step: Step, graph: engine.Graph, scale: float) -> dict[Tensor, Tensor]:
+        """The balanced gradients under the weights of the last measured step: no task's gradient is taken apart."""
+        weights, head_weights = self.held[:, step.active]
+        leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
+        factors = head_weights if self.heads == "weighted" else torch.ones_like(head_weights)
+        heads = engine.pull(step.losses, step.seeds(factors * scale), leaves, retain=True)
+        shared = engine.pull(step.losses, step.seeds(weights * scale), graph.shared, graph.lives_on)
+        self._commit(step, weights, head_weights)
+        return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])
+
+    def _commit(
+        self, step: Step, weights: Tensor | None = None, head_weights: Tensor | None = None, gram: Gramian | None = None
+    ) -> None:
+        """Remembers a finite step: states, the methods' own parameters, the report."""
+        for stage, seen in zip(self._loss, step.inputs, strict=False):
+            stage.update(seen, step.active)
+        if self.own_optimizer:
+            for parameter, gradient in step.own.items():
+                parameter.grad = gradient.to(parameter)
+            for optimizer in self._optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            step.own.clear()
+        if weights is not None and head_weights is not None:
+            self.held[:, step.active] = torch.stack([weights, head_weights])
+        self.steps += 1
+        self._report = StepReport.of(self.tasks, step.active, step.values, step.loss_weights, weights, gram)
+
+    def _finite(self, what: str, fine: Tensor, names: Sequence[str], scaled: bool) -> bool:
+        """Whether all losses or gradients are finite; raises when that is what the user asked for."""
+        unusable = [name for name, ok in zip(names, fine.tolist(), strict=True) if not ok]
+        if unusable and self.nonfinite == "raise" and not scaled:
+            raise IsonomyError(
+                f"The {what} of task {listing(unusable)} is not finite: find out why, or build the balancer with "
+                "nonfinite='skip' to leave such steps out."
+            )
+        return not unusable
+
+    def _hand_over(
+        self, total: Tensor, gradients: dict[Tensor, Tensor], own: dict[Tensor, Tensor], scale: float
+    ) -> Tensor:
+        mine = {parameter: gradient.to(parameter) * scale for parameter, gradient in own.items()}
+        return engine.hand_over(total.detach(), gradients | mine, scale)
+
+    def _move(self, device: torch.device) -> None:
+        if self.held.device != device:
+            self.to(device)
+            for optimizer in self._optimizers:
+                optimizer.load_state_dict(optimizer.state_dict())
+
+    def weights(self, gramian: Tensor) -> Tensor:
+        """The gradient balancer's weights for a gramian of your own; counts as a step.
+
+        Args:
+            gramian: G = J Jᵀ of the task gradients, shape (T, T).
+
+        Returns:
+            w, shape (T,), float64: the aggregate is Jᵀw.
+
+        Raises:
+            IsonomyError: The method needs more than the gramian, or G has the wrong shape or is not finite.
+        """
+        checks.require_matrix("gramian", gramian, len(self.tasks), square=True)
+        if any("features" not in smoothing.levels() for smoothing in self._smoothing):
+            raise IsonomyError("The method averages the task gradients themselves: use .aggregate(jacobian).")
+        balancer = self._alone()
+        self._move(gramian.device)
+        return self._weigh_alone(balancer, Gramian.of(gramian))
+
+    def aggregate(self, jacobian: Tensor) -> Tensor:
+        """The aggregate of task gradients of your own, with smoothing; counts as a step.
+
+        Args:
+            jacobian: One task gradient a row, shape (T, P).
+
+        Returns:
+            Jᵀw, shape (P,), in the dtype of the jacobian.
+
+        Raises:
+            IsonomyError: The method needs more than the gradients, or J has the wrong shape or is not finite.
+        """
+        checks.require_matrix("jacobian", jacobian, len(self.tasks), square=False)
+        balancer = self._alone()
+        self._move(jacobian.device)
+        rows = [[row] for row in jacobian.detach().unbind()]
+        for smoothing in self._smoothing:
+            rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
+        return combine(rows, self._weigh_alone(balancer, Gramian.of(gramian(rows))))[0]
+
+    def _alone(self) -> GradientBalancer:
+        """The gradient balancer, if it can do without losses."""
+        if self._gradient is None:
+            raise IsonomyError("The method balances losses only and has no gradient side: call the balancer on losses.")
+        if self._gradient.uses_losses:
+            raise IsonomyError(
+                f"{type(self._gradient).__name__} needs the losses besides the gradients: call the balancer on losses."
+            )
+        return self._gradient
+
+    def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian) -> Tensor:
+        ones = torch.ones_like(gram.norms)
+        step = Step([], list(self.tasks), torch.arange(len(ones), device=ones.device), None, ones, {}, [])
+        weights, head_weights = weigh(balancer, gram, step)
+        self._commit(step, weights, head_weights, gram)
+        return weights
+
+    def step_end(self, losses: Losses) -> None:
+        """Tells methods whose ``needs`` hold ``"step_losses"`` the same batch's losses after the optimiser's step.
+
+        Args:
+            losses: As for a call; no gradients are needed.
+        """
+        positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
+        observed = distributed.mean(torch.stack([value.detach().double() for value in values]))
+        for stage in self.stages:
+            stage.step_end(observed, torch.tensor(positions, device=observed.device))
+
+    def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Tells methods whose ``needs`` hold ``"epoch_end"`` that an epoch is over.
+
+        Args:
+            metrics: Validation metrics by task, for methods whose ``needs`` hold ``"validation"``.
+        """
+        for stage in self.stages:
+            stage.epoch_end(metrics)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is not a tensor of the stages: the tasks, the steps and the own optimisers."""
+        return {
+            "tasks": list(self.tasks),
+            "stages": [type(stage).__name__ for stage in self.stages],
+            "steps": self.steps,
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes back what ``get_extra_state`` gave."""
+        self.steps = state["steps"]
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state = state_dict.get(prefix + "_extra_state")
+        checks.require_state(state, self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *args)

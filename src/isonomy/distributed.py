@@ -1,0 +1,35 @@
+"""What is reduced over the processes of a data-parallel run; nothing when there is one.
+
+Every process sees a part of the batch and is to get the gradient that one process would compute on all of it. Losses are
+taken to be means over equally many samples on every process, the rule of ``DistributedDataParallel`` itself.
+"""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes train together; 1 when ``torch.distributed`` is not initialised."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The mean over the processes, in place: of losses, or of the rows of J at the parameters."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor.div_(world_size())
+    return tensor
+
+
+def feature_gramian(matrix: Tensor) -> Tensor:
+    """G of the whole batch from each process's G at its part of the feature, in place.
+
+    Samples of different processes are different coordinates of the feature, so inner products add up; the mean over the
+    whole batch divides each sample's gradient by the number of processes, and G by its square.
+    """
+    if world_size() > 1:
+        dist.all_reduce(matrix)
+        matrix.div_(world_size() ** 2)
+    return matrix

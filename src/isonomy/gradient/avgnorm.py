@@ -1,0 +1,23 @@
+"""AvgNorm: every gradient as long as the sum of all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isonomy.stages import GradientBalancer, Measurement
+
+
+class AvgNorm(GradientBalancer):
+    """Loss weights w_t = ‖Σ g‖ / ‖g_t‖, recomputed at every step.
+
+    The weights multiply the whole loss, so heads get them too. The paper finds the last layer of the shared backbone
+    sufficient for measuring: pass it as ``probe=``. Guo et al., "Revisit the Imbalance Optimization in Multi-Task
+    Learning", equation 6.
+    """
+
+    heads = "weighted"
+
+    def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
+        gramian = measurement.gramian
+        return gramian.combined_norm(torch.ones_like(gramian.norms)) / gramian.norms

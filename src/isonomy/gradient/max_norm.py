@@ -1,0 +1,48 @@
+"""Max-norm, the gradient-magnitude balancing of DB-MTL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from isonomy.errors import unknown
+from isonomy.stages import GradientBalancer, Measurement
+
+STRATEGIES = ("max", "min", "mean", "median")
+
+
+class MaxNorm(GradientBalancer):
+    """Every task's gradient is scaled to one norm: g = α Σ g_t / (‖g_t‖ + ε), with α the largest norm.
+
+    The gradient half of DB-MTL: Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, equation 1 and Figure 4, which
+    compares the four choices of α and finds the largest norm best.
+
+    Args:
+        alpha: The norm that all gradients get: the ``"max"``, ``"min"``, ``"mean"`` or ``"median"`` of theirs (the mean of
+            the middle two when their number is even).
+        eps: ε.
+
+    Raises:
+        IsonomyError: ``alpha`` is unknown.
+    """
+
+    def __init__(self, alpha: Literal["max", "min", "mean", "median"] = "max", eps: float = 1e-8) -> None:
+        super().__init__()
+        if alpha not in STRATEGIES:
+            raise unknown("alpha of max_norm", alpha, STRATEGIES)
+        self.alpha, self.eps = alpha, eps
+
+    def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
+        norms = measurement.gramian.norms
+        match self.alpha:
+            case "max":
+                target = norms.max()
+            case "min":
+                target = norms.min()
+            case "mean":
+                target = norms.mean()
+            case _:
+                target = torch.quantile(norms, 0.5)
+        return target / (norms + self.eps)

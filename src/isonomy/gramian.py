@@ -1,0 +1,120 @@
+"""Task gradients as norms and cosines: the common currency of the gradient balancers.
+
+A raw float32 gramian loses directions as soon as gradient norms differ by 1e4; norms and cosines in float64 keep them
+at any ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Columns of J that are widened to float64 at a time: large enough to amortise the launches, small enough for a cache.
+_CHUNK = 1 << 17
+
+Rows = Sequence[Sequence[Tensor]]
+"""J as autograd hands it out: for each task, its gradient with respect to each shared tensor."""
+
+
+@dataclass(frozen=True)
+class Gramian:
+    """The T x T inner products G = J Jᵀ of the task gradients, held as norms and cosines.
+
+    Attributes:
+        norms: Norms of the task gradients, shape (T,), float64.
+        cosines: Pairwise cosines, shape (T, T), float64, ones on the diagonal; 0 where a norm is 0.
+    """
+
+    norms: Tensor
+    cosines: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Gramian:
+        """Splits a matrix of inner products, shape (T, T), into norms and cosines."""
+        matrix = matrix.detach().double()
+        norms = matrix.diagonal().clamp_min(0).sqrt()
+        inverse = torch.where(norms == 0, 0.0, 1 / norms)
+        cosines = (matrix * inverse * inverse[:, None]).clamp(-1, 1)
+        return cls(norms, ((cosines + cosines.T) / 2).fill_diagonal_(1.0))
+
+    @property
+    def matrix(self) -> Tensor:
+        """G itself, shape (T, T), float64."""
+        return self.cosines * self.norms * self.norms[:, None]
+
+    def subset(self, index: Tensor) -> Gramian:
+        """The gramian of the tasks at the positions ``index``, shape (K,)."""
+        return Gramian(self.norms[index], self.cosines[index][:, index])
+
+    def scaled(self, weights: Tensor) -> Gramian:
+        """The gramian of diag(weights) J: G becomes diag(w) G diag(w)."""
+        signs = torch.sign(weights)
+        cosines = (self.cosines * signs * signs[:, None]).fill_diagonal_(1.0)
+        return Gramian(self.norms * weights.abs(), cosines)
+
+    def combined_norm(self, weights: Tensor) -> Tensor:
+        """‖Jᵀw‖ for weights w of shape (T,), a 0-d tensor."""
+        scaled = weights * self.norms
+        return (scaled @ self.cosines @ scaled).clamp_min(0).sqrt()
+
+    def alignment(self, weights: Tensor) -> Tensor:
+        """Cosine of each task's gradient with the aggregate Jᵀw, shape (T,); 0 where either vanishes."""
+        norm = self.combined_norm(weights)
+        cosines = (self.cosines @ (weights * self.norms)) / norm
+        return torch.where((norm == 0) | (self.norms == 0), 0.0, cosines.clamp(-1, 1))
+
+    def conflicts(self) -> Tensor:
+        """How many pairs of tasks have gradients more than 90 degrees apart, a 0-d integer tensor."""
+        return torch.triu(self.cosines < 0, diagonal=1).sum()
+
+
+def gramian(rows: Rows) -> Tensor:
+    """G = J Jᵀ, accumulated tensor by tensor in float64.
+
+    Args:
+        rows: T rows of gradients, one tensor per shared tensor.
+
+    Returns:
+        The matrix of inner products, shape (T, T), float64. One pass over J: a single float32 product of 1e7 columns
+        would be wrong by 3e-4, this is exact to float64.
+    """
+    first = rows[0][0]
+    G = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=first.device)
+    for parts in zip(*rows, strict=True):
+        flat = [part.reshape(-1) for part in parts]
+        for start in range(0, flat[0].numel(), _CHUNK):
+            block = torch.stack([vector[start : start + _CHUNK] for vector in flat]).double()
+            G.addmm_(block, block.T)
+    return G
+
+
+def finite(rows: Rows) -> Tensor:
+    """Whether all numbers of a row are finite, shape (T,); one pass over J."""
+    peaks = [
+        torch.stack([part.abs().amax() if part.numel() else part.new_zeros(()) for part in row]).amax() for row in rows
+    ]
+    return torch.stack(peaks).isfinite()
+
+
+def combine(rows: Rows, weights: Tensor) -> list[Tensor]:
+    """Jᵀw, one tensor per shared tensor, in the gradients' own dtype.
+
+    Args:
+        rows: T rows of gradients.
+        weights: Shape (T,).
+
+    Returns:
+        The weighted sum of the rows; accumulated in float32 at least.
+    """
+    combined = []
+    for parts in zip(*rows, strict=True):
+        wide = torch.promote_types(parts[0].dtype, torch.float32)
+        coefficients = weights.to(parts[0].device, wide)
+        total = parts[0].to(wide) * coefficients[0]
+        for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
+            total.addcmul_(part.to(wide), coefficient)
+        combined.append(total.to(parts[0].dtype))
+    return combined

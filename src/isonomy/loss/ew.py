@@ -1,0 +1,17 @@
+"""EW, equal weighting: the plain sum of the losses."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from isonomy.stages import LossBalancer
+
+
+class EW(LossBalancer):
+    """Every task has weight 1, the baseline of all four papers: S = Σ ℓ_t.
+
+    Some codes divide by T; a sum trains with a T times larger step under SGD, which is why it is fixed here.
+    """
+
+    def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
+        return losses

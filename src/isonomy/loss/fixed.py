@@ -1,0 +1,43 @@
+"""Fixed weights, the outcome of a grid search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from isonomy.errors import IsonomyError
+from isonomy.stages import LossBalancer
+
+
+class Fixed(LossBalancer):
+    """Constant weights: S = Σ λ_t ℓ_t.
+
+    Found by search they are the strongest simple baseline of Guo et al., "Revisit the Imbalance Optimization in
+    Multi-Task Learning" (Tables II, VI and VII).
+
+    Args:
+        weights: λ, one non-negative number a task, in task order. A task of weight 0 does not train its head.
+
+    Raises:
+        IsonomyError: A weight is negative or not finite, or there is not one for every task.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        for weight in weights:
+            if not 0 <= weight < float("inf"):
+                raise IsonomyError(
+                    f"Fixed: weights={list(weights)!r} holds {weight!r}; give finite numbers of 0 or more."
+                )
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64))
+
+    def setup(self, tasks: int) -> None:  # noqa: D102
+        if len(self.weights) != tasks:
+            raise IsonomyError(f"Fixed: weights has {len(self.weights)} entries for {tasks} tasks; give one a task.")
+
+    def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
+        return self.weights[active] * losses

@@ -1,0 +1,28 @@
+"""The log-loss, loss-scale balancing of DB-MTL."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isonomy.stages import LossBalancer
+
+
+class Log(LossBalancer):
+    """The logarithm of every loss: S = Σ log(ℓ_t + ε), w_t = 1 / (ℓ_t + ε).
+
+    Multiplying a loss by a constant changes no gradient, exactly and without a parameter. The loss half of DB-MTL: Lin
+    et al., "Dual-Balancing for Multi-Task Learning", 2023, section 3.1.
+
+    Args:
+        eps: ε, so that a loss of exactly 0 has a finite weight.
+    """
+
+    domain = "nonnegative"
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
+        return torch.log(losses + self.eps)
