@@ -2,7 +2,9 @@
 
 from importlib.metadata import version as _version
 
-from isonomy import gradient, loss, smoothing  # noqa: F401 - reached as isonomy.loss and so on
+from isonomy import gradient as gradient
+from isonomy import loss as loss
+from isonomy import smoothing as smoothing
 from isonomy.balancer import Balancer
 from isonomy.catalogue import build, methods
 from isonomy.errors import IsonomyError
@@ -21,8 +23,5 @@ __all__ = [
     "__version__",
     "build",
     "check_balancer",
-    "gradient",
-    "loss",
     "methods",
-    "smoothing",
 ]

@@ -23,8 +23,8 @@ class Balancer(nn.Module):
     """Balances the tasks of a training step: losses in, one scalar out, ``backward()`` as always.
 
     The scalar's value is the sum of the losses. Its gradient in the shared parameters is Σ w_t ∇ℓ'_t, ℓ' being the
-    balanced losses and w the gradient balancer's weights; in the heads, which are all other leaves a loss reaches, it is
-    ∇ℓ'_t or, for methods whose paper weights the whole loss, w_t ∇ℓ'_t.
+    balanced losses and w the gradient balancer's weights; in the heads, which are all other leaves a loss reaches, it
+    is ∇ℓ'_t or, for methods whose paper weights the whole loss, w_t ∇ℓ'_t.
 
     In evaluation mode and under ``no_grad`` the balancer returns the plain sum and remembers nothing.
 
@@ -35,10 +35,11 @@ class Balancer(nn.Module):
             shared gradient is zero trains its head by its own gradient in either case.
         nonfinite: What a loss or gradient that is not finite does: ``"raise"`` an error that names the task, or
             ``"skip"`` the step (all gradients zero).
-        allow_missing: Whether a batch may lack the losses of some tasks; the present ones are balanced among themselves.
+        allow_missing: Whether a batch may lack the losses of some tasks; the present ones are balanced among
+            themselves.
         update_every: Task gradients are measured at every so many-th step and the weights reused in between.
-        own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser does,
-            through ``balancer.parameters()``.
+        own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser
+            does, through ``balancer.parameters()``.
 
     Raises:
         IsonomyError: The stages are in another order or do not go together, or an argument is out of range.
@@ -62,6 +63,7 @@ class Balancer(nn.Module):
         for stage in stages:
             stage.setup(len(self.tasks))
         self.stages = nn.ModuleList(stages)
+        self._stages = stages
         self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
         self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
         self._gradient = next((stage for stage in stages if isinstance(stage, GradientBalancer)), None)
@@ -85,14 +87,15 @@ class Balancer(nn.Module):
         """Where the method can take gradients, its paper's choice first; empty for a method that takes none."""
         if self._gradient is None:
             return ()
+        first = self._gradient.level
         possible = [level for level in LEVELS if all(level in stage.levels() for stage in self._smoothing)]
-        return tuple(sorted(possible, key=lambda level: level != self._gradient.level))
+        return tuple(sorted(possible, key=lambda level: level != first))
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What the method needs besides losses: ``"gramian"``, ``"jacobian"``, ``"step_losses"``, ``"epoch_end"``."""
         needs = ["gramian"] * (self._gradient is not None) + ["jacobian"] * bool(self._smoothing)
-        return (*needs, *sorted({use for stage in self.stages for use in stage.uses}))
+        return (*needs, *sorted({use for stage in self._stages for use in stage.uses}))
 
     @property
     def report(self) -> StepReport:
@@ -113,12 +116,12 @@ class Balancer(nn.Module):
         Args:
             losses: Scalars by task name, in task order, or as one tensor of shape (T,).
             shared: The shared feature or features, for balancing there with a single backward pass through the trunk; a
-                module or parameters, for balancing exactly there; None for the parameters that two or more losses reach.
-                Methods that take no task gradients ignore it.
+                module or parameters, for balancing exactly there; None for the parameters that two or more losses
+                reach. Methods that take no task gradients ignore it.
             probe: Parameters or a module at which the gramian is measured instead, such as the last shared layer; the
                 weights are applied at ``shared`` all the same.
-            grad_scaler: The ``torch.amp.GradScaler`` that will scale the returned loss, so that task gradients in float16
-                are scaled as well.
+            grad_scaler: The ``torch.amp.GradScaler`` that will scale the returned loss, so that task gradients in
+                float16 are scaled as well.
 
         Returns:
             A 0-d tensor: the sum of the losses, whose ``backward()`` gives the balanced gradients.
@@ -139,75 +142,81 @@ class Balancer(nn.Module):
         values = distributed.mean(torch.stack([loss.detach().double() for loss in losses]))
         if not self._finite("loss", values.isfinite(), names, scaled):
             seed = torch.nan if scaled else 0.0
-            return self._hand_over(total, engine.leaf_gradients(losses, seed), {}, scale)
+            return engine.hand_over(total, engine.leaf_gradients(losses, seed), scale)
         active = torch.tensor(positions, device=total.device)
         step = balance_losses(self._loss, losses, values, active, names)
+        step.scale, step.scaled = scale, scaled
         if self._gradient is None:
             gradients = engine.accumulated(
                 [(loss, w.to(loss)) for loss, w in zip(losses, step.loss_weights, strict=True)]
             )
             self._commit(step)
-            return self._hand_over(total, gradients, step.own, 1.0)
+            return engine.hand_over(total, gradients | step.own_gradients(1.0))
 
         checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
         graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared))
-        checks.require_reach(graph.reached, names)
+        checks.require_reach("shared", graph.reached, names)
+        checks.require_no_bypass(graph.past, names)
         checks.require_level(graph.level, self.levels, self._smoothing, probe is not None)
         if self.steps % self.update_every:
-            gradients = self._reuse(step, graph, scale)
+            weights, head_weights = self.held[:, active]
+            self._commit(step, weights, head_weights)
+            gradients = self._weighted(step, graph, weights, head_weights)
         else:
-            at = graph.shared if probe is None else engine.as_tensors("probe", probe)
-            gradients = self._measure(self._gradient, step, graph, at, scale, scaled)
-        return self._hand_over(total, gradients, step.own, scale)
+            at = None if probe is None else engine.as_tensors("probe", probe)
+            checks.require_reach("probe", graph.reached if at is None else engine.trace(losses, at).reached, names)
+            gradients = self._measure(self._gradient, step, graph, at)
+        return engine.hand_over(total, gradients | step.own_gradients(scale), scale)
 
     def _measure(
-        self, balancer: GradientBalancer, step: Step, graph: engine.Graph, at: list[Tensor], scale: float, scaled: bool
+        self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
     ) -> dict[Tensor, Tensor]:
-        """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times ``scale``."""
-        probed = at is not graph.shared
-        rows, heads = engine.task_gradients(step.losses, step.seeds(scale), graph, at, retain=probed)
-        level = engine.level_of(at)
-        if level == "parameters" and distributed.world_size() > 1:
-            rows = [[distributed.mean(part.clone()) for part in row] for row in rows]
+        """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times the scale."""
+        if probe is None:
+            level = graph.level
+            rows, heads = engine.task_gradients(step.losses, step.seeds(1.0), graph)
+        else:
+            level = engine.level_of(probe)
+            rows, heads = engine.rows_at(step.losses, step.seeds(1.0), probe), []
+        if level == "parameters":
+            rows = distributed.mean_rows(rows)
         if self._smoothing:
-            rows = [[part / scale for part in row] for row in rows] if scale != 1 else rows
+            rows = [[part / step.scale for part in row] for row in rows] if step.scale != 1 else rows
             fine = finite(rows)
         else:
-            matrix = gramian(rows) / scale**2
+            matrix = gramian(rows) / step.scale**2
             gram = Gramian.of(matrix if level == "parameters" else distributed.feature_gramian(matrix))
             fine = gram.norms.isfinite()
-        if self._finite("gradient", fine, step.names, scaled):
+        if self._finite("gradient", fine, step.names, step.scaled):
             for smoothing in self._smoothing:
                 rows = smoothing(rows, step.active)
             if self._smoothing:
                 gram = Gramian.of(gramian(rows))
             weights, head_weights = weigh(balancer, gram, step)
             self._commit(step, weights, head_weights, gram)
-        elif scaled:
+        elif step.scaled:
             weights, head_weights = torch.full((2, len(rows)), torch.nan, device=fine.device)
         else:
             return engine.leaf_gradients(step.losses, 0.0)
-        if probed:
-            shared = engine.pull(step.losses, step.seeds(weights * scale), graph.shared, graph.lives_on)
-        else:
-            shared = combine(rows, weights * scale if self._smoothing else weights)
+        if probe is not None:
+            return self._weighted(step, graph, weights, head_weights)
+        shared = combine(rows, weights * step.scale if self._smoothing else weights)
         if self.heads == "weighted":
             heads = [
                 {leaf: gradient * weight.to(gradient) for leaf, gradient in head.items()}
                 for weight, head in zip(head_weights, heads, strict=True)
             ]
-        return engine.accumulated(
-            [*zip(graph.shared, shared, strict=True), *(pair for h in heads for pair in h.items())]
-        )
+        own = [pair for head in heads for pair in head.items()]
+        return engine.accumulated([*zip(graph.shared, shared, strict=True), *own])
 
-    def _reuse(self, step: Step, graph: engine.Graph, scale: float) -> dict[Tensor, Tensor]:
-        """The balanced gradients under the weights of the last measured step: no task's gradient is taken apart."""
-        weights, head_weights = self.held[:, step.active]
+    def _weighted(self, step: Step, graph: engine.Graph, weights: Tensor, head_weights: Tensor) -> dict[Tensor, Tensor]:
+        """The balanced gradients under weights that are known: no task's gradient is taken apart."""
         leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
         factors = head_weights if self.heads == "weighted" else torch.ones_like(head_weights)
-        heads = engine.pull(step.losses, step.seeds(factors * scale), leaves, retain=True)
-        shared = engine.pull(step.losses, step.seeds(weights * scale), graph.shared, graph.lives_on)
-        self._commit(step, weights, head_weights)
+        with engine.blocked(graph):
+            heads = engine.pull(step.losses, step.seeds(factors), leaves, retain=True)
+            keep = graph.entangled and graph.level == "features"
+            shared = engine.pull(step.losses, step.seeds(weights), graph.shared, retain=keep)
         return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])
 
     def _commit(
@@ -237,12 +246,6 @@ class Balancer(nn.Module):
                 "nonfinite='skip' to leave such steps out."
             )
         return not unusable
-
-    def _hand_over(
-        self, total: Tensor, gradients: dict[Tensor, Tensor], own: dict[Tensor, Tensor], scale: float
-    ) -> Tensor:
-        mine = {parameter: gradient.to(parameter) * scale for parameter, gradient in own.items()}
-        return engine.hand_over(total.detach(), gradients | mine, scale)
 
     def _move(self, device: torch.device) -> None:
         if self.held.device != device:
@@ -314,7 +317,7 @@ class Balancer(nn.Module):
         """
         positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
         observed = distributed.mean(torch.stack([value.detach().double() for value in values]))
-        for stage in self.stages:
+        for stage in self._stages:
             stage.step_end(observed, torch.tensor(positions, device=observed.device))
 
     def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
@@ -323,14 +326,14 @@ class Balancer(nn.Module):
         Args:
             metrics: Validation metrics by task, for methods whose ``needs`` hold ``"validation"``.
         """
-        for stage in self.stages:
+        for stage in self._stages:
             stage.epoch_end(metrics)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor of the stages: the tasks, the steps and the own optimisers."""
         return {
             "tasks": list(self.tasks),
-            "stages": [type(stage).__name__ for stage in self.stages],
+            "stages": [type(stage).__name__ for stage in self._stages],
             "steps": self.steps,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }

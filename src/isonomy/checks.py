@@ -46,8 +46,8 @@ def require_stages(stages: Sequence[Stage], heads: str | None, nonfinite: str, u
         )
     if order != sorted(order) or order.count(2) > 1 or (1 in order and 2 not in order):
         raise IsonomyError(
-            f"Stages {listing(type(stage).__name__ for stage in stages)} cannot follow each other: pass loss balancers, "
-            "then smoothings, then one gradient balancer."
+            f"Stages {listing(type(stage).__name__ for stage in stages)} cannot follow each other: "
+            "pass loss balancers, then smoothings, then one gradient balancer."
         )
     if heads not in (None, "own", "weighted"):
         raise unknown("value of heads", str(heads), ("own", "weighted"))
@@ -113,42 +113,43 @@ def read_losses(
         IsonomyError: A task is unknown or missing, or a loss is not a floating-point scalar.
     """
     if isinstance(losses, Mapping):
-        named = {str(name): loss for name, loss in losses.items()}
-        for name in named:
-            if name not in tasks:
-                raise unknown("task", name, tasks)
-        missing = [name for name in tasks if name not in named]
-        if missing and not allow_missing:
-            raise IsonomyError(
-                f"losses lacks task {listing(missing)}: pass its loss, or build the balancer with allow_missing=True."
-            )
-        if not named:
-            raise IsonomyError("losses is empty: pass the loss of at least one task.")
-        active = [index for index, name in enumerate(tasks) if name in named]
-        values = [named[tasks[index]] for index in active]
+        active, values = _from_mapping(losses, tasks, allow_missing)
     else:
-        if isinstance(losses, Tensor):
-            if losses.ndim != 1:
-                raise IsonomyError(
-                    f"losses has shape {tuple(losses.shape)}: pass one number a task, shape ({len(tasks)},)."
-                )
-            values = list(losses.unbind())
-        else:
-            values = list(losses)
+        if isinstance(losses, Tensor) and losses.ndim != 1:
+            raise IsonomyError(f"losses has shape {tuple(losses.shape)}: pass one number a task, ({len(tasks)},).")
+        active, values = list(range(len(tasks))), list(losses)
         if len(values) != len(tasks):
             raise IsonomyError(
                 f"losses holds {len(values)} losses for {len(tasks)} tasks, {listing(tasks)}: pass one each."
             )
-        active = list(range(len(tasks)))
     for index, loss in zip(active, values, strict=True):
         if not isinstance(loss, Tensor) or not loss.is_floating_point():
             kind = f"{loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
             raise IsonomyError(f"The loss of task {tasks[index]!r} is a {kind}: pass a floating-point tensor.")
         if loss.ndim:
             raise IsonomyError(
-                f"The loss of task {tasks[index]!r} has shape {tuple(loss.shape)}: reduce it to a scalar, as by .mean()."
+                f"The loss of task {tasks[index]!r} has shape {tuple(loss.shape)}: "
+                "reduce it to a scalar, as by .mean()."
             )
     return active, values
+
+
+def _from_mapping(
+    losses: Mapping[str, Tensor], tasks: tuple[str, ...], allow_missing: bool
+) -> tuple[list[int], list[Tensor]]:
+    named = {str(name): loss for name, loss in losses.items()}
+    for name in named:
+        if name not in tasks:
+            raise unknown("task", name, tasks)
+    missing = [name for name in tasks if name not in named]
+    if missing and not allow_missing:
+        raise IsonomyError(
+            f"losses lacks task {listing(missing)}: pass its loss, or build the balancer with allow_missing=True."
+        )
+    if not named:
+        raise IsonomyError("losses is empty: pass the loss of at least one task.")
+    active = [index for index, name in enumerate(tasks) if name in named]
+    return active, [named[tasks[index]] for index in active]
 
 
 def require_graph(losses: Sequence[Tensor], names: Sequence[str]) -> None:
@@ -160,14 +161,24 @@ def require_graph(losses: Sequence[Tensor], names: Sequence[str]) -> None:
         )
 
 
-def require_reach(reached: Sequence[bool], names: Sequence[str]) -> None:
-    """Raises an error that names the losses that do not reach the shared tensors."""
+def require_reach(what: str, reached: Sequence[bool], names: Sequence[str]) -> None:
+    """Raises an error that names the losses that do not reach the tensors of an argument."""
     missing = [name for name, ok in zip(names, reached, strict=True) if not ok]
     if missing:
         raise IsonomyError(
-            f"The loss of task {listing(missing)} does not reach shared=: pass the very tensor that the head reads "
-            "(not a copy, a detached one or the feature of another forward pass; with torch.compile, compile encoder and "
-            "heads apart), or the module or parameters that the tasks share."
+            f"The loss of task {listing(missing)} does not reach {what}=: pass the very tensor that the head reads "
+            "(not a copy, a detached one or the feature of another forward pass; with torch.compile, compile encoder "
+            "and heads apart), or the module or parameters that the tasks share."
+        )
+
+
+def require_no_bypass(past: Sequence[bool], names: Sequence[str]) -> None:
+    """Raises an error that names the losses that depend on the trunk past the shared features too."""
+    bypassing = [name for name, does in zip(names, past, strict=True) if does]
+    if bypassing:
+        raise IsonomyError(
+            f"The loss of task {listing(bypassing)} reaches the trunk past shared= too, as by a skip connection, where "
+            "it would not be balanced: pass all features that the heads read as a list, or shared=module."
         )
 
 

@@ -1,7 +1,7 @@
 """What is reduced over the processes of a data-parallel run; nothing when there is one.
 
-Every process sees a part of the batch and is to get the gradient that one process would compute on all of it. Losses are
-taken to be means over equally many samples on every process, the rule of ``DistributedDataParallel`` itself.
+Every process sees a part of the batch and is to get the gradient that one process would compute on all of it. Losses
+are taken to be means over equally many samples on every process, the rule of ``DistributedDataParallel`` itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ def world_size() -> int:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over the processes, in place: of losses, or of the rows of J at the parameters."""
+    """The mean over the processes, in place."""
     if world_size() > 1:
         dist.all_reduce(tensor)
         tensor.div_(world_size())
     return tensor
+
+
+def mean_rows(rows: list[list[Tensor]]) -> list[list[Tensor]]:
+    """The rows of J at the parameters, as one process would have them; copies, since autograd may alias its results."""
+    return [[mean(part.clone()) for part in row] for row in rows] if world_size() > 1 else rows
 
 
 def feature_gramian(matrix: Tensor) -> Tensor:

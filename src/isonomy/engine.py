@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,9 @@ class Graph:
         level: Which of the two they are.
         reached: For each loss, whether it reaches any of ``shared``.
         heads: For each loss, the other leaves it reaches.
-        entangled: Whether the losses' graphs above ``shared`` overlap, or lie below it too, so that a backward pass must
-            not free them.
+        entangled: Whether a task's backward pass runs through nodes that are needed again: by another task or, when a
+            feature or a head's weight depends on another feature, by the trunk.
+        past: For each loss, whether it reads the trunk past the shared features.
     """
 
     shared: list[Tensor]
@@ -35,11 +37,7 @@ class Graph:
     reached: list[bool]
     heads: list[list[Tensor]]
     entangled: bool
-
-    @property
-    def lives_on(self) -> bool:
-        """Whether the graph is still needed after the last pass down to ``shared``."""
-        return self.entangled and self.level == "features"
+    past: list[bool]
 
 
 def level_of(shared: Sequence[Tensor]) -> Level:
@@ -57,6 +55,7 @@ def as_tensors(what: str, value: object) -> list[Tensor]:
     Raises:
         IsonomyError: It is none of these, holds nothing that needs a gradient, or mixes features and parameters.
     """
+    tensors: list[Any]
     if isinstance(value, Tensor):
         tensors = [value]
     elif isinstance(value, nn.Module):
@@ -69,7 +68,8 @@ def as_tensors(what: str, value: object) -> list[Tensor]:
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
                 raise IsonomyError(
-                    f"{what}= holds a {type(tensor).__name__}: pass the shared feature (a tensor), a module or parameters."
+                    f"{what}= holds a {type(tensor).__name__}: pass the shared feature (a tensor), a module or "
+                    "parameters."
                 )
         if all(tensor.is_leaf for tensor in tensors):
             tensors = [tensor for tensor in tensors if tensor.requires_grad]
@@ -94,7 +94,8 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
 
     Args:
         losses: K losses.
-        shared: Where the tasks meet; None for the leaves that two or more losses reach (all leaves if there is one loss).
+        shared: Where the tasks meet; None for the leaves that two or more losses reach (all leaves if there is one
+            loss).
     """
     stops = {} if shared is None else {_edge(tensor): tensor for tensor in shared}
     leaves: list[dict[Tensor, None]] = []
@@ -120,16 +121,21 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
         common = {leaf for leaf, count in every.items() if count > 1 or len(losses) == 1}
         order = [leaf for leaf in every if leaf in common]
         heads = [[leaf for leaf in found if leaf not in common] for found in leaves]
-        return Graph(order, "parameters", [any(leaf in common for leaf in found) for found in leaves], heads, True)
+        reached = [any(leaf in common for leaf in found) for found in leaves]
+        return Graph(order, "parameters", reached, heads, True, [False] * len(losses))
 
     level = level_of(shared)
-    entangled = level == "parameters" or sum(map(len, nodes)) > len(set().union(*nodes))
-    if not entangled:
-        trunk = {edge[0] for tensor in shared for edge in _walk(_edge(tensor), {})}
-        entangled = any(not trunk.isdisjoint(inner) for inner in nodes)
+    entangled = sum(map(len, nodes)) > len(set().union(*nodes))
+    past = [False] * len(losses)
+    if level == "features":
+        below = [edge for tensor in shared for edge in _walk(_edge(tensor), {}) if edge != _edge(tensor)]
+        trunk = {edge[0] for edge in below} | {edge[0] for edge in stops}
+        tied = {getattr(node, "variable", None) for node in trunk}
+        past = [not trunk.isdisjoint(inner) for inner in nodes]
+        entangled |= any(edge in stops for edge in below) or any(not tied.isdisjoint(found) for found in leaves)
     met_by_any = set().union(*touched)
     present = [tensor for edge, tensor in stops.items() if edge in met_by_any]
-    return Graph(present, level, [bool(met) for met in touched], [list(found) for found in leaves], entangled)
+    return Graph(present, level, [bool(met) for met in touched], [list(found) for found in leaves], entangled, past)
 
 
 def _edge(tensor: Tensor) -> Edge:
@@ -155,7 +161,7 @@ def _walk(root: Edge, stops: dict[Edge, Tensor]) -> Iterator[Edge]:
 
 
 def pull(
-    losses: Sequence[Tensor], seeds: Sequence[Tensor], inputs: Sequence[Tensor], retain: bool
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], inputs: Sequence[Tensor], retain: bool = False
 ) -> list[Tensor | None]:
     """Gradients of Σ seed_k · loss_k with respect to the inputs; None for an input that no loss reaches."""
     if not inputs:
@@ -164,29 +170,55 @@ def pull(
 
 
 def task_gradients(
-    losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph, at: Sequence[Tensor], retain: bool
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph
 ) -> tuple[list[list[Tensor]], list[dict[Tensor, Tensor]]]:
-    """One backward pass a task: its gradient at the given tensors and at its head.
+    """One backward pass a task: its gradient at the shared tensors and at its head.
 
     Args:
         losses: K losses.
         seeds: What each is multiplied by, 0-d tensors.
         graph: Of the losses.
-        at: Where J is taken: the shared tensors, or a probe.
-        retain: Whether the graph is needed afterwards.
 
     Returns:
         K rows of J, with zeros where a task does not reach a tensor, and for each task the gradients of its head.
     """
     rows: list[list[Tensor]] = []
     heads: list[dict[Tensor, Tensor]] = []
-    for position, (loss, seed, leaves) in enumerate(zip(losses, seeds, graph.heads, strict=True)):
-        last = position == len(losses) - 1
-        keep = retain or graph.lives_on or (graph.entangled and not last)
-        gradients = pull([loss], [seed], [*at, *leaves], keep)
-        rows.append(_filled(at, gradients[: len(at)]))
-        heads.append({leaf: g for leaf, g in zip(leaves, gradients[len(at) :], strict=True) if g is not None})
+    size = len(graph.shared)
+    with blocked(graph):
+        for position, (loss, seed, leaves) in enumerate(zip(losses, seeds, graph.heads, strict=True)):
+            last = position == len(losses) - 1 and graph.level == "parameters"
+            gradients = pull([loss], [seed], [*graph.shared, *leaves], retain=graph.entangled and not last)
+            rows.append(_filled(graph.shared, gradients[:size]))
+            heads.append({leaf: g for leaf, g in zip(leaves, gradients[size:], strict=True) if g is not None})
     return rows, heads
+
+
+@contextmanager
+def blocked(graph: Graph) -> Iterator[None]:
+    """Keeps backward passes of the losses from running below the shared features.
+
+    A feature that depends on another, as the stages of a backbone do, would otherwise get the other's share too, once
+    here and once when the trunk is run backward.
+    """
+
+    def hook(number: int) -> Any:
+        return lambda grads: tuple(None if index == number else g for index, g in enumerate(grads))
+
+    edges = [_edge(tensor) for tensor in graph.shared] if graph.level == "features" else []
+    handles = [node.register_prehook(hook(number)) for node, number in edges]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rows_at(losses: Sequence[Tensor], seeds: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The rows of J at any tensors, one backward pass a task; the graph stays."""
+    return [
+        _filled(tensors, pull([loss], [seed], tensors, retain=True)) for loss, seed in zip(losses, seeds, strict=True)
+    ]
 
 
 def _filled(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -222,13 +254,13 @@ def measure(losses: Sequence[Tensor], shared: object) -> Gramian:
     Raises:
         IsonomyError: ``shared`` is not a tensor, a module or parameters, or a loss does not reach it.
     """
-    at = as_tensors("shared", shared)
-    if not all(reached := trace(losses, at).reached):
+    graph = trace(losses, as_tensors("shared", shared))
+    if not all(graph.reached):
         raise IsonomyError(
-            f"shared= is not reached by loss {reached.index(False)}: pass the feature that its head reads."
+            f"shared= is not reached by loss {graph.reached.index(False)}: pass the feature that its head reads."
         )
-    rows = [_filled(at, pull([loss], [torch.ones_like(loss)], at, retain=True)) for loss in losses]
-    return Gramian.of(gramian(rows))
+    with blocked(graph):
+        return Gramian.of(gramian(rows_at(losses, [torch.ones_like(loss) for loss in losses], graph.shared)))
 
 
 class _Handover(torch.autograd.Function):
@@ -270,5 +302,5 @@ def hand_over(value: Tensor, gradients: dict[Tensor, Tensor], scale: float = 1.0
     Returns:
         The value; its ``backward`` gives every tensor its gradient, times whatever it is itself multiplied by.
     """
-    result: Tensor = _Handover.apply(value, list(gradients.values()), scale, *gradients)  # type: ignore[no-untyped-call]
+    result: Tensor = _Handover.apply(value.detach(), list(gradients.values()), scale, *gradients)  # type: ignore[no-untyped-call]
     return result

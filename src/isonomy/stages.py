@@ -24,19 +24,20 @@ LEVELS: tuple[Level, ...] = ("parameters", "features")
 class Stage(nn.Module):
     """Base of the stages: remembers things in buffers and parameters, which make up its ``state_dict``.
 
-    A stage learns how many tasks there are when the balancer calls ``setup``; buffers whose shape is known only at the
-    first step are registered as ``None`` and take the shape of whatever is loaded.
+    A stage learns how many tasks there are when the balancer calls ``setup``.
 
     Attributes:
         domain: The losses for which the method is defined.
-        random: Whether the stage draws random numbers, a new set at every step.
+        symmetric: Whether permuting the tasks permutes the weights, and nothing else.
         uses: Hooks that the user has to call, of ``"epoch_end"`` and ``"step_losses"``.
+        lazy: Buffers that are ``None`` until the first step and take the shape of what is loaded.
         own_lr: Learning rate of the stage's own Adam, for a stage with parameters of its own.
     """
 
     domain: Domain = "any"
-    random: bool = False
+    symmetric: bool = True
     uses: tuple[str, ...] = ()
+    lazy: tuple[str, ...] = ()
     own_lr: float = 0.0
 
     def __init__(self) -> None:
@@ -52,10 +53,9 @@ class Stage(nn.Module):
         """Hears the losses, shape (K,), of the same batch after the model's step."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():
+        for name in self.lazy:
             saved = state_dict.get(prefix + name)
-            if buffer is None or saved is None or buffer.shape != saved.shape:
-                self._buffers[name] = None if saved is None else saved.clone()
+            self._buffers[name] = None if saved is None else saved.clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -25,6 +25,8 @@ class Step:
         loss_weights: ∂(Σ balanced losses)/∂ℓ, shape (K,).
         own: Gradients of the methods' own parameters.
         inputs: What each loss balancer saw, each of shape (K,).
+        scale: What gradients are multiplied by on the way, as by a ``GradScaler``.
+        scaled: Whether there is a ``GradScaler``, which skips what is not finite.
     """
 
     losses: list[Tensor]
@@ -34,10 +36,16 @@ class Step:
     loss_weights: Tensor
     own: dict[Tensor, Tensor]
     inputs: list[Tensor]
+    scale: float = 1.0
+    scaled: bool = False
+
+    def own_gradients(self, scale: float) -> dict[Tensor, Tensor]:
+        """The gradients that the user's optimiser is to see, times a scale."""
+        return {parameter: gradient.to(parameter) * scale for parameter, gradient in self.own.items()}
 
     def seeds(self, factors: Tensor | float) -> list[Tensor]:
-        """What the backward pass of each loss starts with: its effective weight times a factor."""
-        return [w.to(loss) for w, loss in zip(self.loss_weights * factors, self.losses, strict=True)]
+        """What the backward pass of each loss starts with: its effective weight times a factor and the scale."""
+        return [w.to(loss) for w, loss in zip(self.loss_weights * factors * self.scale, self.losses, strict=True)]
 
 
 def balance_losses(

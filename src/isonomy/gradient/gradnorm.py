@@ -22,10 +22,10 @@ class GradNorm(GradientBalancer):
 
     Args:
         alpha: α ≥ 0, the restoring force.
-        simplex: How Σ w = T is kept: w is rescaled after every step of its Adam (``"rescale"``, the paper) or is T times a
-            softmax (``"softmax"``).
-        baseline: What losses are compared with: the first ``"batch"``'s, or the mean of the first ``"epoch"``, during which
-            all weights are 1 and which ``balancer.epoch_end()`` ends.
+        simplex: How Σ w = T is kept: w is rescaled after every step of its Adam (``"rescale"``, the paper) or is T
+            times a softmax (``"softmax"``).
+        baseline: What losses are compared with: the first ``"batch"``'s, or the mean of the first ``"epoch"``, during
+            which all weights are 1 and which ``balancer.epoch_end()`` ends.
         own_lr: Learning rate of w.
 
     Raises:

@@ -25,7 +25,7 @@ class IMTLG(GradientBalancer):
         norms, C = measurement.gramian.norms, measurement.gramian.cosines
         values, vectors = torch.linalg.eigh(C)
         inverse = torch.where(values > 1e-10 * values[-1], 1 / values, 0.0)
-        beta = vectors @ (inverse * vectors.sum(0))
+        beta: Tensor = vectors @ (inverse * vectors.sum(0))
         if beta.sum() < 1e-8:  # Opposed gradients: no direction has a positive projection on all.
             return torch.zeros_like(norms)
         w = beta * (norms.min() / norms)

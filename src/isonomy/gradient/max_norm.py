@@ -16,12 +16,12 @@ STRATEGIES = ("max", "min", "mean", "median")
 class MaxNorm(GradientBalancer):
     """Every task's gradient is scaled to one norm: g = α Σ g_t / (‖g_t‖ + ε), with α the largest norm.
 
-    The gradient half of DB-MTL: Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, equation 1 and Figure 4, which
-    compares the four choices of α and finds the largest norm best.
+    The gradient half of DB-MTL: Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, equation 1 and Figure 4,
+    which compares the four choices of α and finds the largest norm best.
 
     Args:
-        alpha: The norm that all gradients get: the ``"max"``, ``"min"``, ``"mean"`` or ``"median"`` of theirs (the mean of
-            the middle two when their number is even).
+        alpha: The norm that all gradients get: the ``"max"``, ``"min"``, ``"mean"`` or ``"median"`` of theirs (the
+            mean of the middle two when their number is even).
         eps: ε.
 
     Raises:

@@ -18,12 +18,13 @@ NORMALIZERS = ("none", "l2", "loss", "loss+")
 class MGDA(GradientBalancer):
     """The shortest vector in the convex hull of the task gradients: w = argmin over the simplex of ‖Jᵀw‖.
 
-    It lowers every loss, and vanishes where no direction does. Small gradients win, since they are the short ones. Sener
-    and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018; Désidéri, 2012.
+    It lowers every loss, and vanishes where no direction does. Small gradients win, since they are the short ones.
+    Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018; Désidéri, 2012.
 
     Args:
         normalize: By what each gradient is divided before the problem is solved: ``"none"``, its norm ``"l2"``, its
-            ``"loss"`` or both ``"loss+"``. The weights are applied to the gradients as they are, as in the official code.
+            ``"loss"`` or both ``"loss+"``. The weights are applied to the gradients as they are, as in the official
+            code.
 
     Raises:
         IsonomyError: ``normalize`` is unknown.

@@ -22,6 +22,6 @@ class MGDAFree(GradientBalancer):
         # Stationarity and constraint in one symmetric system, in variables scaled by the norms: [[C, b], [bᵀ, 0]].
         b = norms.min() / norms
         system = torch.cat([torch.cat([C, b[:, None]], 1), torch.cat([b, b.new_zeros(1)])[None]])
-        beta = torch.linalg.pinv(system, rtol=1e-12, hermitian=True)[:-1, -1]
+        beta: Tensor = torch.linalg.pinv(system, rtol=1e-12, hermitian=True)[:-1, -1]
         w = b * beta
         return w / w.sum()

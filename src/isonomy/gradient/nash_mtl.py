@@ -15,8 +15,8 @@ class NashMTL(GradientBalancer):
 
     Scaling a loss changes nothing at the shared parameters. Heads get w. Navon et al., "Multi-Task Learning as a
     Bargaining Game", ICML 2022, equation 2. The paper approximates the equation by a sequence of convex programs; here
-    it is solved to 1e-12. Where no solution exists (a Pareto-stationary point) heads keep the last weights and the shared
-    parameters get a direction that is nearly 0.
+    it is solved to 1e-12. Where no solution exists (a Pareto-stationary point) heads keep the last weights and the
+    shared parameters get a direction that is nearly 0.
 
     Args:
         max_norm: The aggregate is scaled down to this norm, as in the official code; None for √T.

@@ -18,8 +18,8 @@ _MOST_TASKS_FOR_MEAN = 6
 def project(C: Tensor, norms: Tensor, orders: Tensor) -> Tensor:
     """PCGrad's weights for given orders of projection, from cosines alone.
 
-    A gradient that has been projected stays a combination Σ_j c_j u_j of the unit gradients, and its product with u_j is
-    (C c)_j, so nothing of size P is touched.
+    A gradient that has been projected stays a combination Σ_j c_j u_j of the unit gradients, and its product with u_j
+    is (C c)_j, so nothing of size P is touched.
 
     Args:
         C: Cosines, shape (T, T).
@@ -38,10 +38,10 @@ def project(C: Tensor, norms: Tensor, orders: Tensor) -> Tensor:
 
 
 class PCGrad(GradientBalancer):
-    """Takes out of each task's gradient what conflicts with another's, one after the other: g_i −= (g_i·g_j / ‖g_j‖²) g_j.
+    """Takes out of each task's gradient what conflicts with another's, one after the other, and sums the results.
 
-    The projected gradients are summed. Each task meets the others in a random order of its own. Yu et al., "Gradient
-    Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
+    Where g_i·g_j < 0, g_i loses (g_i·g_j / ‖g_j‖²) g_j. Each task meets the others in a random order of its own. Yu et
+    al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
 
     Args:
         order: ``"random"`` as in the paper, ``"ascending"`` by position, or ``"mean"``, the expectation over all orders
@@ -59,7 +59,7 @@ class PCGrad(GradientBalancer):
         if order not in ORDERS:
             raise unknown("order of pcgrad", order, ORDERS)
         self.order, self.seed = order, seed
-        self.random = order == "random"
+        self.symmetric = order == "mean"
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def setup(self, tasks: int) -> None:  # noqa: D102

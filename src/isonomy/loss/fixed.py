@@ -24,6 +24,7 @@ class Fixed(LossBalancer):
         IsonomyError: A weight is negative or not finite, or there is not one for every task.
     """
 
+    symmetric = False
     weights: Tensor
 
     def __init__(self, weights: Sequence[float]) -> None:

@@ -11,7 +11,8 @@ class GLS(LossBalancer):
     """The geometric mean of the losses: S = (Π ℓ_t)^(1/T), so that w_t = S / (T ℓ_t).
 
     Computed through logarithms, since the product of many losses under- or overflows. When one loss goes to 0, so does
-    S, and the other tasks stop learning: a property of the method. Chennupati et al., "MultiNet++", CVPR Workshops 2019.
+    S, and the other tasks stop learning: a property of the method. Chennupati et al., "MultiNet++", CVPR Workshops
+    2019.
     """
 
     domain = "positive"

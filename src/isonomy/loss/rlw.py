@@ -27,7 +27,7 @@ class RLW(LossBalancer):
         IsonomyError: ``family`` or ``total`` is unknown.
     """
 
-    random = True
+    symmetric = False
     steps: Tensor
 
     def __init__(

@@ -60,6 +60,6 @@ class UW(LossBalancer):
         self.log_variances = nn.Parameter(torch.full((tasks,), float(self.init)))
 
     def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
-        a, b = self.coefficients[:, active]
+        a, b = self.coefficients[0, active], self.coefficients[1, active]
         s = self.log_variances[active]
         return a * torch.exp(-s) * losses + b * s

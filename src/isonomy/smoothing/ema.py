@@ -27,6 +27,7 @@ class EMA(Smoothing):
         IsonomyError: ``beta`` or ``decay`` is out of range, or the shared parameters have changed their number.
     """
 
+    lazy = ("average",)
     average: Tensor | None
     steps: Tensor
 
@@ -63,7 +64,7 @@ class EMA(Smoothing):
         smoothed = []
         for row, task in zip(rows, active.tolist(), strict=True):
             beta = self.beta / float(self.steps[task]) ** self.decay
-            parts = [view.view_as(part) for view, part in zip(self.average[task].split(sizes), row, strict=True)]
+            parts = [view.view_as(part) for view, part in zip(torch.split(self.average[task], sizes), row, strict=True)]
             for part, gradient in zip(parts, row, strict=True):
                 part.mul_(beta).add_(gradient, alpha=1 - beta)
             smoothed.append(parts)

@@ -59,23 +59,18 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
         value = float((b + G @ shrunk).min())
         if value > low:
             low, best = value, shrunk
-        mu = _root(C, n, b, z > 0, kappa, low, high)
+        root = min(_root(C, n, b, z > 0, kappa), high)
+        mu = root if low < root != mu else (low + high) / 2
     return best.to(gramian.norms.device)
 
 
-def _root(C: Tensor, n: Tensor, b: Tensor, support: Tensor, kappa: float, low: float, high: float) -> float:
-    """The μ at which ‖x(μ)‖ = κ if the support stays, else the middle of the bracket."""
-    middle = (low + high) / 2
+def _root(C: Tensor, n: Tensor, b: Tensor, support: Tensor, kappa: float) -> float:
+    """The μ at which ‖x(μ)‖ = κ if the support stays; NaN if there is none."""
     index = support.nonzero().squeeze(1)
-    if len(index) == 0:
-        return middle
     sides = torch.stack([1 / n[index], b[index] / n[index]], 1)
     solved, info = torch.linalg.solve_ex(C[index][:, index], sides)
-    if int(info):
-        return middle
     (a2, a1), (_, a0) = (sides.T @ solved).tolist()
     discriminant = a1 * a1 - a2 * (a0 - kappa * kappa)
-    if not (a2 > 0 and discriminant >= 0):
-        return middle
-    mu = (a1 + discriminant**0.5) / a2
-    return mu if low < mu < high else middle
+    if int(info) or not (a2 > 0 and discriminant >= 0):
+        return torch.nan
+    return float((a1 + discriminant**0.5) / a2)

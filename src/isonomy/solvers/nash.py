@@ -22,8 +22,8 @@ def nash(gramian: Gramian) -> Tensor:
         gramian: Of T gradients, none of them zero.
 
     Returns:
-        a, shape (T,), float64. At a Pareto-stationary point no solution exists, and a solves the problem with a ridge of
-        1e-12: its aggregate nearly vanishes instead of having norm √T, its entries are large.
+        a, shape (T,), float64. At a Pareto-stationary point no solution exists, and a solves the problem with a ridge
+        of 1e-12: its aggregate nearly vanishes instead of having norm √T, its entries are large.
     """
     C = gramian.cosines.cpu()
     w = min_norm(Gramian(torch.ones_like(gramian.norms.cpu()), C))
@@ -32,11 +32,15 @@ def nash(gramian: Gramian) -> Tensor:
     row_sums = C.sum(1)
     # The best multiple of 1 to start from; a sum that is not positive only means strong conflict.
     x = torch.full_like(w, min(1e3, float((len(C) / row_sums.sum().clamp_min(1e-300)).sqrt())))
+    before = torch.inf
     for _ in range(200):
         residual = C @ x - 1 / x
         if bool((residual * x).abs().max() < 1e-13):
             break
         step = torch.linalg.solve(C + torch.diag(1 / x**2), -residual)
-        decrement = torch.sqrt((-residual @ step).clamp_min(0))
+        decrement = float((-residual @ step).clamp_min(0).sqrt())
+        if before < 0.25 and decrement >= before:  # Where convergence is quadratic, only rounding is left.
+            break
         x = x + step * (1.0 if decrement < 0.25 else 1 / (1 + decrement))
+        before = decrement
     return x.to(gramian.norms.device) / gramian.norms

@@ -1,0 +1,586 @@
+"""Balancer against a brute-force reference: every task's gradient by plain autograd, weighted by hand."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import isonomy
+from isonomy import Balancer, IsonomyError
+from isonomy.gradient import IMTLG, AvgNorm, MaxNorm, NashMTL
+from isonomy.loss import EW, Fixed, Log
+from isonomy.smoothing import EMA
+
+TASKS = ("seg", "depth", "normal")
+
+
+class Model(nn.Module):
+    """A trunk, a feature and three heads whose losses live on very different scales."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh())
+        self.heads = nn.ModuleDict({task: nn.Linear(5, 2) for task in TASKS})
+        self.to(dtype)
+        self.x = torch.randn(7, 4).to(dtype)
+        self.y = {task: torch.randn(7, 2).to(dtype) for task in TASKS}
+
+    def losses(self, z):
+        scales = dict(zip(TASKS, (1.0, 30.0, 0.01), strict=True))
+        return {task: scales[task] * ((self.heads[task](z) - self.y[task]) ** 2).mean() for task in TASKS}
+
+    def gradients(self):
+        return {name: p.grad for name, p in self.named_parameters()}
+
+
+def reference_rows(model, loss_weights):
+    """Rows of J at the trunk's parameters, for balanced losses, by plain autograd."""
+    losses = list(model.losses(model.trunk(model.x)).values())
+    return [
+        torch.cat([g.flatten() for g in torch.autograd.grad(w * l, model.trunk.parameters(), retain_graph=True)])
+        for w, l in zip(loss_weights, losses, strict=True)
+    ]
+
+
+def trunk_gradient(model):
+    return torch.cat([p.grad.flatten() for p in model.trunk.parameters()])
+
+
+def shared_for(model, level, z):
+    return {"parameters": model.trunk, "features": z, "list": list(model.trunk.parameters()), "none": None}[level]
+
+
+@pytest.mark.parametrize("level", ["parameters", "features", "list", "none"])
+@pytest.mark.parametrize("name", ["imtl_g", "nash_mtl", "pcgrad", "log+avgnorm", "uw+max_norm", "gradnorm"])
+def test_shared_and_head_gradients_are_the_weighted_ones(name, level):
+    model = Model()
+    balancer = isonomy.build(name, TASKS)
+    z = model.trunk(model.x)
+    losses = model.losses(z)
+    loss = balancer(losses, shared=shared_for(model, level, z))
+    assert loss.item() == pytest.approx(sum(v.item() for v in losses.values()), rel=1e-12)
+    loss.backward()
+
+    report = balancer.report
+    rows = reference_rows(model, report.loss_weights)
+    expected = sum(w * row for w, row in zip(report.weights, rows, strict=True))
+    torch.testing.assert_close(trunk_gradient(model), expected, rtol=1e-10, atol=1e-14)
+
+    weighted = balancer.heads == "weighted" and name != "nash_mtl"
+    for task, v, w in zip(TASKS, report.loss_weights, report.weights, strict=True):
+        (own,) = torch.autograd.grad(model.losses(model.trunk(model.x))[task], model.heads[task].weight)
+        factor = v * w if weighted else v
+        if name == "nash_mtl":  # Heads get the weights before the aggregate is clipped to norm 1.
+            factor = w * 3**0.5
+        torch.testing.assert_close(model.heads[task].weight.grad, factor * own, rtol=1e-9, atol=1e-14)
+
+
+def test_reported_norms_and_cosines_are_those_of_the_balanced_losses():
+    model = Model()
+    balancer = isonomy.build("log+imtl_g", TASKS)
+    balancer(model.losses(model.trunk(model.x)), shared=model.trunk)
+    rows = torch.stack(reference_rows(model, balancer.report.loss_weights))
+    units = rows / rows.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(balancer.report.norms, rows.norm(dim=1))
+    torch.testing.assert_close(balancer.report.cosines, units @ units.T)
+    aggregate = balancer.report.weights @ rows
+    torch.testing.assert_close(balancer.report.alignment, units @ aggregate / aggregate.norm())
+    assert balancer.report.conflicts == sum(
+        float(units[i] @ units[j]) < 0 for i in range(3) for j in range(i + 1, 3)
+    )
+
+
+def test_losses_may_be_a_sequence_or_one_tensor():
+    grads = []
+    for form in (dict, list, torch.stack):
+        model = Model()
+        losses = model.losses(model.trunk(model.x))
+        given = losses if form is dict else form(list(losses.values()))
+        isonomy.build("imtl_g", TASKS)(given, shared=model.trunk).backward()
+        grads.append(trunk_gradient(model))
+    torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=0)
+    torch.testing.assert_close(grads[0], grads[2])
+
+
+def test_one_loss_for_two_tasks():
+    model = Model()
+    loss = model.losses(model.trunk(model.x))["seg"]
+    isonomy.build("ew", 2)([loss, loss]).backward()
+    torch.testing.assert_close(trunk_gradient(model), reference_rows(model, [2.0, 0, 0])[0])
+
+
+def test_several_features():
+    model = Model()
+    extra = nn.Linear(4, 5).double()
+    z, s = model.trunk(model.x), extra(model.x)
+    losses = model.losses(z + s)
+    balancer = isonomy.build("imtl_g", TASKS)
+    balancer(losses, shared=[z, s]).backward()
+    assert extra.weight.grad.abs().sum() > 0
+    # The same gradient flows into both features, so norms are sqrt(2) times those at one of them.
+    one = isonomy.build("imtl_g", TASKS)
+    z = model.trunk(model.x)
+    one(model.losses(z + extra(model.x)), shared=z)
+    torch.testing.assert_close(balancer.report.norms, one.report.norms * 2**0.5)
+
+
+def test_a_skip_connection_past_the_feature_is_named_and_a_list_of_features_cures_it():
+    class Skip(Model):
+        def both(self):
+            early = self.trunk[:2](self.x)
+            return self.trunk[2:](early), early
+
+        def losses(self, z, early):
+            losses = super().losses(z)
+            losses["seg"] = losses["seg"] + early.square().mean()
+            return losses
+
+    model = Skip()
+    z, early = model.both()
+    balancer = isonomy.build("imtl_g", TASKS)
+    with pytest.raises(IsonomyError, match="'seg' reaches the trunk past shared="):
+        balancer(model.losses(z, early), shared=z)
+    balancer(model.losses(z, early), shared=[z, early]).backward()
+    z, early = model.both()
+    expected = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, model.trunk.parameters(), retain_graph=True)])
+        for loss in model.losses(z, early).values()
+    ]
+    torch.testing.assert_close(
+        trunk_gradient(model), sum(w * g for w, g in zip(balancer.report.weights, expected, strict=True))
+    )
+
+
+def test_tied_weights():
+    torch.manual_seed(0)
+    shared, head = nn.Linear(3, 3), nn.Linear(3, 3)
+    x = torch.randn(4, 3)
+
+    def losses():
+        z = shared(x)
+        return z, [(z @ shared.weight).square().mean(), head(z).square().mean()]
+
+    z, values = losses()
+    balancer = isonomy.build("ew+max_norm", 2)
+    balancer(values, shared=z).backward()
+    z, values = losses()
+    (past,) = torch.autograd.grad((z.detach() @ shared.weight).square().mean(), shared.weight)
+    at_z = [torch.autograd.grad(v, z, retain_graph=True)[0] for v in values]
+    (through,) = torch.autograd.grad(
+        z, shared.weight, sum(w.float() * g for w, g in zip(balancer.report.weights, at_z, strict=True))
+    )
+    torch.testing.assert_close(shared.weight.grad, past + through)
+
+    shared.zero_grad()
+    z, values = losses()
+    balancer = isonomy.build("imtl_g", 2)
+    balancer(values, shared=shared).backward()
+    rows = [torch.autograd.grad(v, shared.weight, retain_graph=True)[0] for v in losses()[1]]
+    expected = sum(w.float() * row for w, row in zip(balancer.report.weights, rows, strict=True))
+    torch.testing.assert_close(shared.weight.grad, expected)
+
+
+def test_probe_measures_there_and_applies_everywhere():
+    for level in ("parameters", "features"):
+        model = Model()
+        balancer = isonomy.build("avgnorm", TASKS)
+        z = model.trunk(model.x)
+        balancer(model.losses(z), shared=shared_for(model, level, z), probe=model.trunk[2]).backward()
+        losses = model.losses(model.trunk(model.x))
+        rows = torch.stack(
+            [
+                torch.cat([g.flatten() for g in torch.autograd.grad(l, model.trunk[2].parameters(), retain_graph=True)])
+                for l in losses.values()
+            ]
+        )
+        torch.testing.assert_close(balancer.report.norms, rows.norm(dim=1))
+        torch.testing.assert_close(balancer.report.weights, rows.sum(0).norm() / rows.norm(dim=1))
+        expected = sum(w * r for w, r in zip(balancer.report.weights, reference_rows(model, [1.0] * 3), strict=True))
+        torch.testing.assert_close(trunk_gradient(model), expected)
+        head = model.heads["depth"].weight
+        (own,) = torch.autograd.grad(losses["depth"], head)
+        torch.testing.assert_close(head.grad, balancer.report.weights[1] * own)
+
+
+@pytest.mark.parametrize("level", ["parameters", "features"])
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+def test_update_every_reuses_the_last_weights(level, heads):
+    model = Model()
+    balancer = isonomy.build("imtl_g", TASKS, update_every=2, heads=heads)
+    z = model.trunk(model.x)
+    balancer(model.losses(z), shared=shared_for(model, level, z)).backward()
+    first, grads = balancer.report, model.gradients()
+    for p in model.parameters():
+        p.grad = None
+    z = model.trunk(model.x)
+    balancer(model.losses(z), shared=shared_for(model, level, z)).backward()
+    torch.testing.assert_close(balancer.report.weights, first.weights)
+    assert balancer.report.norms is None
+    for name, grad in model.gradients().items():
+        torch.testing.assert_close(grad, grads[name])
+    with torch.no_grad():
+        model.trunk[0].weight.mul_(3)
+    balancer(model.losses(model.trunk(model.x)), shared=model.trunk)
+    assert not torch.equal(balancer.report.weights, first.weights)
+
+
+def test_missing_tasks_are_balanced_among_the_present():
+    model = Model()
+    balancer = isonomy.build("log+imtl_g", TASKS, allow_missing=True)
+    losses = model.losses(model.trunk(model.x))
+    del losses["depth"]
+    loss = balancer(losses, shared=model.trunk)
+    loss.backward()
+    two = isonomy.build("log+imtl_g", ["seg", "normal"])
+    fresh = Model()
+    z = fresh.losses(fresh.trunk(fresh.x))
+    two({"seg": z["seg"], "normal": z["normal"]}, shared=fresh.trunk).backward()
+    torch.testing.assert_close(trunk_gradient(model), trunk_gradient(fresh))
+    assert balancer.report.weights[1].isnan()
+    assert balancer.report.cosines[1].isnan().all()
+    assert balancer.report.cosines[0, 2] == two.report.cosines[0, 1]
+    assert balancer.report.alignment[1].isnan()
+    torch.testing.assert_close(balancer.report.alignment[[0, 2]], two.report.alignment)
+    assert model.heads["depth"].weight.grad is None
+    with pytest.raises(IsonomyError, match="'depth'"):
+        isonomy.build("imtl_g", TASKS)(losses, shared=model.trunk)
+
+
+def test_missing_tasks_keep_their_average():
+    balancer = Balancer(EMA(beta=0.5, decay=0), MaxNorm(), tasks=2, allow_missing=True)
+    theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    one, two = theta @ torch.tensor([2.0, 0.0]).double(), theta @ torch.tensor([0.0, 4.0]).double()
+    balancer({"0": one, "1": two}, shared=theta)
+    before = balancer.stages[0].average[1].clone()
+    balancer({"0": theta @ torch.tensor([2.0, 0.0]).double()}, shared=theta)
+    torch.testing.assert_close(balancer.stages[0].average[1], before)
+    assert balancer.stages[0].steps.tolist() == [2, 1]
+
+
+def test_a_task_with_a_zero_gradient_trains_its_head():
+    model = Model()
+    nn.init.zeros_(model.heads["seg"].weight)  # Nothing flows from a zero head into the trunk.
+    balancer = isonomy.build("nash_mtl", TASKS)
+    balancer(model.losses(model.trunk(model.x)), shared=model.trunk).backward()
+    assert balancer.report.weights[0] == 0
+    (own,) = torch.autograd.grad(model.losses(model.trunk(model.x))["seg"], model.heads["seg"].weight)
+    torch.testing.assert_close(model.heads["seg"].weight.grad, own)
+
+
+def test_own_parameters_are_trained_by_the_method_or_by_the_user():
+    model = Model()
+    own = isonomy.build("uw", TASKS)
+    assert not any(p.requires_grad for p in own.parameters())
+    own(model.losses(model.trunk(model.x))).backward()
+    s = own.stages[0].log_variances
+    assert s.grad is None
+    assert s.abs().min() > 0  # Adam's first step is as long as its learning rate.
+    torch.testing.assert_close(s.abs(), torch.full((3,), 0.025), rtol=1e-4, atol=0)
+
+    users = isonomy.build("uw", TASKS, own_optimizer=False)
+    losses = model.losses(model.trunk(model.x))
+    (users(losses) * 2).backward()
+    expected = 2 * (0.5 - 0.5 * torch.stack(list(losses.values())).detach())
+    torch.testing.assert_close(users.stages[0].log_variances.grad, expected.float())
+
+
+def test_own_parameters_of_a_gradient_balancer_by_the_user():
+    model = Model()
+    users = isonomy.build("gradnorm", TASKS, own_optimizer=False, alpha=0)
+    users(model.losses(model.trunk(model.x)), shared=model.trunk).backward()
+    norms = users.report.norms
+    expected = torch.sign(norms - norms.mean()) * norms
+    torch.testing.assert_close(users.stages[0].scores.grad, expected.float())
+
+
+def test_gradients_accumulate_and_scale_like_any_loss():
+    model = Model()
+    for _ in range(2):
+        (isonomy.build("imtl_g", TASKS)(model.losses(model.trunk(model.x)), shared=model.trunk) / 4).backward()
+    total = trunk_gradient(model)
+    fresh = Model()
+    isonomy.build("imtl_g", TASKS)(fresh.losses(fresh.trunk(fresh.x)), shared=fresh.trunk).backward()
+    torch.testing.assert_close(total, trunk_gradient(fresh) / 2)
+
+
+@pytest.mark.parametrize("name", ["log+max_norm", "db_mtl", "uw+imtl_g", "uw"])
+def test_grad_scaler_changes_nothing_but_the_scale(name):
+    grads = []
+    for init in (None, 2.0**16):
+        scaler = None if init is None else torch.amp.GradScaler("cpu", init_scale=init)
+        model = Model(torch.float32)
+        balancer = isonomy.build(name, TASKS)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(3):
+            loss = balancer(model.losses(model.trunk(model.x)), shared=model.trunk, grad_scaler=scaler)
+            optimizer.zero_grad()
+            if scaler is None:
+                loss.backward()
+                optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        grads.append(torch.cat([p.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["db_mtl", "uw+imtl_g", "uw"])
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_grad_scaler_skips_a_step_that_overflows_and_the_state_stays(name, broken):
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    model = Model(torch.float32)
+    balancer = isonomy.build(name, TASKS)
+    if broken == "gradient" and "gramian" not in balancer.needs:
+        pytest.skip("takes no task gradients")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    balancer(model.losses(model.trunk(model.x)), shared=model.trunk, grad_scaler=scaler)
+    state, before = copy.deepcopy(balancer.state_dict()), copy.deepcopy(model.state_dict())
+    losses = model.losses(model.trunk(model.x))
+    if broken == "loss":
+        losses["depth"] = losses["depth"] * torch.inf
+    else:
+        # Finite as a loss; its gradient is 0/0.
+        losses["depth"] = losses["depth"] + (model.trunk(model.x) * 0).square().sum().sqrt()
+    scaler.scale(balancer(losses, shared=model.trunk, grad_scaler=scaler)).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 2.0
+    assert isonomy.testing.same_state(state, balancer.state_dict())
+    assert isonomy.testing.same_state(before, model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["db_mtl", "uw+imtl_g", "uw"])
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("level", ["parameters", "features"])
+def test_skip_gives_zero_gradients_and_keeps_the_state(name, broken, level):
+    model = Model()
+    options = {"beta": 0.0} if name == "db_mtl" else {}
+    balancer = isonomy.build(name, TASKS, nonfinite="skip", **options)
+    if broken == "gradient" and "gramian" not in balancer.needs:
+        pytest.skip("takes no task gradients")
+    z = model.trunk(model.x)
+    balancer(model.losses(z), shared=shared_for(model, level, z))
+    state = copy.deepcopy(balancer.state_dict())
+    z = model.trunk(model.x)
+    losses = model.losses(z)
+    losses["depth"] = losses["depth"] * torch.nan if broken == "loss" else losses["depth"] + (z * 0).square().sum().sqrt()
+    balancer(losses, shared=shared_for(model, level, z)).backward()
+    assert all(not p.grad.any() for p in model.parameters())
+    assert isonomy.testing.same_state(state, balancer.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_features_in_half_precision(dtype):
+    model = Model(torch.float32)
+    balancer = isonomy.build("db_mtl", TASKS, beta=0.0)
+    with torch.autocast("cpu", dtype=dtype):
+        z = model.trunk(model.x.half().float())
+        losses = model.losses(z)
+    balancer(losses, shared=z).backward()
+    exact = Model(torch.float32)
+    z = exact.trunk(exact.x)
+    isonomy.build("db_mtl", TASKS, beta=0.0)(exact.losses(z), shared=z).backward()
+    one, other = trunk_gradient(model), trunk_gradient(exact)
+    assert float(torch.nn.functional.cosine_similarity(one, other, dim=0)) > 0.999
+    assert float(one.norm() / other.norm()) == pytest.approx(1, rel=0.02)
+
+
+def test_a_bfloat16_model():
+    model = Model(torch.bfloat16)
+    isonomy.build("db_mtl", TASKS)(model.losses(model.trunk(model.x)), shared=model.trunk).backward()
+    assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_batch_norm_and_dropout_run_once():
+    model = Model(torch.float32)
+    norm = nn.BatchNorm1d(5)
+    z = norm(model.trunk(model.x))
+    isonomy.build("imtl_g", TASKS)(model.losses(z), shared=z).backward()
+    assert norm.num_batches_tracked == 1
+
+
+def test_frozen_layers_stay_without_gradient():
+    model = Model()
+    model.trunk[0].requires_grad_(False)
+    isonomy.build("imtl_g", TASKS)(model.losses(model.trunk(model.x)), shared=model.trunk).backward()
+    assert model.trunk[0].weight.grad is None
+    assert model.trunk[2].weight.grad.any()
+
+
+def test_recurrent_trunk():
+    torch.manual_seed(0)
+    rnn = nn.GRU(3, 4, batch_first=True)
+    heads = nn.ModuleList(nn.Linear(4, 1) for _ in range(2))
+    out, _ = rnn(torch.randn(5, 6, 3))
+    balancer = isonomy.build("imtl_g", 2)
+    balancer([h(out[:, -1]).square().mean() for h in heads], shared=out).backward()
+    assert all(p.grad is not None for p in rnn.parameters())
+
+
+def test_activation_checkpointing():
+    from torch.utils.checkpoint import checkpoint
+
+    plain, saving = Model(), Model()
+    for model, trunk in ((plain, plain.trunk), (saving, lambda x: checkpoint(saving.trunk, x, use_reentrant=False))):
+        isonomy.build("imtl_g", TASKS)(model.losses(trunk(model.x)), shared=model.trunk).backward()
+    torch.testing.assert_close(trunk_gradient(saving), trunk_gradient(plain))
+
+
+def test_evaluation_returns_the_plain_sum_on_the_graph():
+    model = Model()
+    balancer = isonomy.build("db_mtl", TASKS).eval()
+    balancer(model.losses(model.trunk(model.x)), shared=model.trunk).backward()
+    torch.testing.assert_close(trunk_gradient(model), sum(reference_rows(model, [1.0] * 3)))
+    with pytest.raises(IsonomyError, match="no report"):
+        _ = balancer.report
+
+
+def test_state_loads_as_a_part_of_a_larger_module():
+    whole = nn.ModuleDict({"model": nn.Linear(2, 2), "balancer": isonomy.build("imtl", 2)})
+    other = nn.ModuleDict({"model": nn.Linear(2, 2), "balancer": isonomy.build("imtl", 2)})
+    other.load_state_dict(whole.state_dict())
+    wrong = nn.ModuleDict({"model": nn.Linear(2, 2), "balancer": isonomy.build("imtl", 3)})
+    with pytest.raises(IsonomyError, match="tasks"):
+        wrong.load_state_dict(whole.state_dict())
+    with pytest.raises(IsonomyError, match="stages"):
+        isonomy.build("uw", 2).load_state_dict(isonomy.build("log", 2).state_dict())
+    with pytest.raises(IsonomyError, match="own_optimizer"):
+        isonomy.build("uw", 2, own_optimizer=False).load_state_dict(isonomy.build("uw", 2).state_dict())
+    with pytest.raises(IsonomyError, match="holds no balancer"):
+        isonomy.build("uw", 2).load_state_dict({})
+
+
+def test_a_copy_is_independent():
+    balancer = isonomy.build("uw", 2)
+    twin = copy.deepcopy(balancer)
+    theta = torch.ones(2, requires_grad=True)
+    twin([theta.sum(), theta.square().sum()])
+    assert not balancer.stages[0].log_variances.any()
+    assert twin.stages[0].log_variances.any()
+
+
+def test_the_state_survives_a_file():
+    balancer = isonomy.build("db_mtl", 2)
+    balancer.aggregate(torch.eye(2))
+    file = io.BytesIO()
+    torch.save(balancer.state_dict(), file)
+    file.seek(0)
+    resumed = isonomy.build("db_mtl", 2)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    torch.testing.assert_close(resumed.aggregate(torch.ones(2, 2)), balancer.aggregate(torch.ones(2, 2)))
+    fresh = isonomy.build("db_mtl", 2)
+    balancer.load_state_dict(fresh.state_dict())  # Back to before the first step.
+    torch.testing.assert_close(balancer.aggregate(torch.eye(2)), fresh.aggregate(torch.eye(2)))
+
+
+def test_aggregate_keeps_the_dtype_and_equals_the_weights():
+    jacobian = torch.tensor([[3.0, 0.0, 1.0], [-1.0, 2.0, 0.0]])
+    balancer = isonomy.build("cagrad", 2)
+    weights = balancer.weights(jacobian.double() @ jacobian.double().T)
+    aggregate = isonomy.build("cagrad", 2).aggregate(jacobian)
+    assert aggregate.dtype == torch.float32
+    torch.testing.assert_close(aggregate.double(), weights @ jacobian.double())
+    assert balancer.report.losses.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("stages", "options", "match"),
+    [
+        ((), {}, "no stage"),
+        ((MaxNorm(), Log()), {}, "cannot follow"),
+        ((MaxNorm(), IMTLG()), {}, "cannot follow"),
+        ((EMA(),), {}, "cannot follow"),
+        ((nn.Linear(1, 1),), {}, "Linear"),
+        ((EW(),), {"heads": "mine"}, "'mine'"),
+        ((EW(),), {"nonfinite": "ignore"}, "'ignore'"),
+        ((EW(),), {"update_every": 0}, "update_every=0"),
+        ((EMA(), MaxNorm()), {"update_every": 2}, "every step"),
+        ((EW(),), {"tasks": 0}, "no task"),
+        ((EW(),), {"tasks": ["a", "b", "a"]}, "'a' twice"),
+        ((EW(),), {"tasks": "abc"}, "one string"),
+        ((Fixed([1.0]),), {}, "1 entries for 2 tasks"),
+    ],
+)
+def test_construction_refuses(stages, options, match):
+    with pytest.raises(IsonomyError, match=match):
+        Balancer(*stages, **({"tasks": 2} | options))
+
+
+def test_a_call_refuses():
+    model = Model()
+    z = model.trunk(model.x)
+    losses = model.losses(z)
+    balancer = isonomy.build("imtl_g", TASKS)
+    cases = [
+        (lambda: balancer(losses, shared=z.detach()), "detached"),
+        (lambda: balancer(losses, shared=model.trunk(model.x)), "does not reach"),
+        (lambda: balancer(losses, shared="trunk"), "str"),
+        (lambda: balancer(losses, shared=3), "int"),
+        (lambda: balancer(losses, shared=[]), "no parameter"),
+        (lambda: balancer(losses, shared=nn.ReLU()), "no parameter"),
+        (lambda: balancer(losses, shared=[z, model.trunk[0].weight]), "mixes"),
+        (lambda: balancer(losses, shared=model.heads["seg"]), "'depth' and 'normal'"),
+        (lambda: balancer({}, shared=z), "lacks task"),
+        (lambda: isonomy.build("ew", 3, allow_missing=True)({}), "empty"),
+        (lambda: balancer([losses["seg"]], shared=z), "1 losses for 3 tasks"),
+        (lambda: balancer(torch.ones(3, 2), shared=z), "shape"),
+        (lambda: balancer([1.0, 2.0, 3.0], shared=z), "float"),
+        (lambda: isonomy.build("db_mtl", TASKS)(losses, shared=z), "keeps a history"),
+        (lambda: isonomy.build("db_mtl", TASKS)(losses, shared=model.trunk, probe=model.trunk[2]), "probe"),
+        (lambda: isonomy.build("log", TASKS)({**losses, "seg": -losses["seg"]}), "'seg' is -"),
+        (lambda: isonomy.build("gls", TASKS)({**losses, "seg": 0 * losses["seg"]}), "positive"),
+        (lambda: isonomy.build("gradnorm", TASKS)({**losses, "seg": -losses["seg"]}, shared=z), "GradNorm"),
+        (lambda: isonomy.build("log", 2).aggregate(torch.eye(2)), "losses only"),
+        (lambda: isonomy.build("gradnorm", 2).aggregate(torch.eye(2)), "needs the losses"),
+        (lambda: isonomy.build("db_mtl", 2).weights(torch.eye(2)), "aggregate"),
+        (lambda: isonomy.build("mgda", 2).weights(torch.eye(3)), "shape"),
+        (lambda: isonomy.build("mgda", 2).aggregate(torch.eye(3)), "shape"),
+        (lambda: isonomy.build("mgda", 2).aggregate(torch.full((2, 2), torch.nan)), "finite"),
+    ]
+    for call, match in cases:
+        with pytest.raises(IsonomyError, match=match):
+            call()
+    assert all(p.grad is None for p in model.parameters())
+    balancer(losses, shared=z).backward()  # The graph is as it was.
+
+
+def test_no_shared_parameter_at_all():
+    a, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    with pytest.raises(IsonomyError, match="does not reach"):
+        isonomy.build("imtl_g", 2)([a.sum(), b.sum()])
+
+
+def test_the_readme_composition():
+    balancer = Balancer(Log(), EMA(beta=0.9), MaxNorm(), tasks=TASKS)
+    assert balancer.levels == ("parameters",)
+    assert balancer.needs == ("gramian", "jacobian")
+    assert Balancer(EW(), tasks=1).levels == ()
+    assert Balancer(IMTLG(), tasks=2).levels == ("features", "parameters")
+    assert Balancer(EMA(beta=0), AvgNorm(), tasks=2).levels == ("parameters", "features")
+    assert Balancer(NashMTL(), tasks=2, heads="own").heads == "own"
+
+
+def test_step_and_epoch_end_reach_the_stages():
+    class Listener(isonomy.LossBalancer):
+        uses = ("step_losses",)
+
+        def forward(self, losses, active):
+            return losses
+
+        def step_end(self, losses, active):
+            self.heard = losses.tolist()
+
+        def epoch_end(self, metrics):
+            self.metrics = metrics
+
+    stage = Listener()
+    balancer = Balancer(stage, tasks=2)
+    assert balancer.needs == ("step_losses",)
+    balancer.step_end([torch.tensor(1.0), torch.tensor(2.0)])
+    balancer.epoch_end({"a": 0.5})
+    assert stage.heard == [1.0, 2.0]
+    assert stage.metrics == {"a": 0.5}
