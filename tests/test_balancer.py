@@ -40,8 +40,8 @@ def reference_rows(model, loss_weights):
     """Rows of J at the trunk's parameters, for balanced losses, by plain autograd."""
     losses = list(model.losses(model.trunk(model.x)).values())
     return [
-        torch.cat([g.flatten() for g in torch.autograd.grad(w * l, model.trunk.parameters(), retain_graph=True)])
-        for w, l in zip(loss_weights, losses, strict=True)
+        torch.cat([g.flatten() for g in torch.autograd.grad(w * loss, model.trunk.parameters(), retain_graph=True)])
+        for w, loss in zip(loss_weights, losses, strict=True)
     ]
 
 
@@ -88,9 +88,7 @@ def test_reported_norms_and_cosines_are_those_of_the_balanced_losses():
     torch.testing.assert_close(balancer.report.cosines, units @ units.T)
     aggregate = balancer.report.weights @ rows
     torch.testing.assert_close(balancer.report.alignment, units @ aggregate / aggregate.norm())
-    assert balancer.report.conflicts == sum(
-        float(units[i] @ units[j]) < 0 for i in range(3) for j in range(i + 1, 3)
-    )
+    assert balancer.report.conflicts == sum(float(units[i] @ units[j]) < 0 for i in range(3) for j in range(i + 1, 3))
 
 
 def test_losses_may_be_a_sequence_or_one_tensor():
@@ -192,8 +190,10 @@ def test_probe_measures_there_and_applies_everywhere():
         losses = model.losses(model.trunk(model.x))
         rows = torch.stack(
             [
-                torch.cat([g.flatten() for g in torch.autograd.grad(l, model.trunk[2].parameters(), retain_graph=True)])
-                for l in losses.values()
+                torch.cat(
+                    [g.flatten() for g in torch.autograd.grad(loss, model.trunk[2].parameters(), retain_graph=True)]
+                )
+                for loss in losses.values()
             ]
         )
         torch.testing.assert_close(balancer.report.norms, rows.norm(dim=1))
@@ -367,7 +367,9 @@ def test_skip_gives_zero_gradients_and_keeps_the_state(name, broken, level):
     state = copy.deepcopy(balancer.state_dict())
     z = model.trunk(model.x)
     losses = model.losses(z)
-    losses["depth"] = losses["depth"] * torch.nan if broken == "loss" else losses["depth"] + (z * 0).square().sum().sqrt()
+    losses["depth"] = (
+        losses["depth"] * torch.nan if broken == "loss" else losses["depth"] + (z * 0).square().sum().sqrt()
+    )
     balancer(losses, shared=shared_for(model, level, z)).backward()
     assert all(not p.grad.any() for p in model.parameters())
     assert isonomy.testing.same_state(state, balancer.state_dict())
@@ -461,6 +463,17 @@ def test_a_copy_is_independent():
     twin([theta.sum(), theta.square().sum()])
     assert not balancer.stages[0].log_variances.any()
     assert twin.stages[0].log_variances.any()
+
+
+def test_state_follows_the_losses_to_another_device():
+    balancer = isonomy.build("imtl", 2)
+    theta = torch.ones(2, requires_grad=True)
+    balancer([theta.sum(), theta.square().sum()], shared=theta)
+    balancer._move(torch.device("meta"))
+    tensors = [*balancer.parameters(), *balancer.buffers()]
+    tensors += [s["exp_avg"] for optimizer in balancer._optimizers for s in optimizer.state.values()]
+    assert len(tensors) == 3
+    assert {t.device.type for t in tensors} == {"meta"}
 
 
 def test_the_state_survives_a_file():

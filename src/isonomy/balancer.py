@@ -37,7 +37,7 @@ class Balancer(nn.Module):
             ``"skip"`` the step (all gradients zero).
         allow_missing: Whether a batch may lack the losses of some tasks; the present ones are balanced among
             themselves.
-        update_every: Task gradients are measured at every so many-th step and the weights reused in between.
+        update_every: Task gradients are measured, and checked, at every so many-th step; weights are reused in between.
         own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser
             does, through ``balancer.parameters()``.
 
@@ -145,14 +145,12 @@ class Balancer(nn.Module):
             return engine.hand_over(total, engine.leaf_gradients(losses, seed), scale)
         active = torch.tensor(positions, device=total.device)
         step = balance_losses(self._loss, losses, values, active, names)
-        step.scale, step.scaled = scale, scaled
         if self._gradient is None:
-            gradients = engine.accumulated(
-                [(loss, w.to(loss)) for loss, w in zip(losses, step.loss_weights, strict=True)]
-            )
+            gradients = engine.accumulated(zip(losses, step.seeds(1.0), strict=True))
             self._commit(step)
             return engine.hand_over(total, gradients | step.own_gradients(1.0))
 
+        step.scale, step.scaled = scale, scaled
         checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
         graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared))
         checks.require_reach("shared", graph.reached, names)
@@ -248,6 +246,7 @@ class Balancer(nn.Module):
         return not unusable
 
     def _move(self, device: torch.device) -> None:
+        """Follows the losses to their device."""
         if self.held.device != device:
             self.to(device)
             for optimizer in self._optimizers:

@@ -76,8 +76,8 @@ class StepReport:
         if self.gramian is None or self.weights is None:
             return None
         present = (~self.weights.isnan()).nonzero().squeeze(1)
-        values = self.gramian.subset(present).alignment(self.weights[present])
-        return torch.full_like(self.weights, torch.nan).index_copy(0, present, values)
+        values = self.gramian.subset(present).alignment(self.weights[present].double())
+        return values.new_full((len(self.tasks),), torch.nan).index_copy(0, present, values)
 
     @property
     def conflicts(self) -> Tensor | None:

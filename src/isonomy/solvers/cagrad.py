@@ -45,9 +45,11 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
     high = min(float((b + kappa * n).min()), bound(w))
     precision = 1e-13 * (float(b.abs().max()) + kappa)
     mu = high if norm(w) > 1e-9 else (low + high) / 2
+    stalled = 0
     for _ in range(100):
-        if high - low <= precision:
+        if high - low <= precision or stalled == 3:
             break
+        before = low, high
         z = nnqp(C, (b - mu) / n)
         v = z / n
         length = norm(v)
@@ -61,6 +63,7 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
             low, best = value, shrunk
         root = min(_root(C, n, b, z > 0, kappa), high)
         mu = root if low < root != mu else (low + high) / 2
+        stalled = stalled + 1 if (low, high) == before else 0
     return best.to(gramian.norms.device)
 
 

@@ -46,9 +46,10 @@ def nnqp(H: Tensor, q: Tensor) -> Tensor:
             if (s > 0).all():
                 z = torch.zeros_like(q).index_put((index,), s)
                 break
-            blocked = s <= 0
-            step = (z[index] / (z[index] - s))[blocked].min()
-            z[index] = (z[index] + step * (s - z[index])).clamp_min(0)
+            # Go as far as z stays non-negative and drop what stops it; by name, since rounding may leave it above 0.
+            steps = torch.where(s <= 0, z[index] / (z[index] - s).clamp_min(1e-300), torch.inf)
+            step = steps.min()
+            z[index] = torch.where(steps > step, (z[index] + step * (s - z[index])).clamp_min(0), 0.0)
             support &= z > 0
         if support[entering]:
             banned.zero_()

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from isonomy import IsonomyError
+from isonomy.engine import hand_over, measure, trace
+
+
+def test_trace_tells_shared_from_heads():
+    torch.manual_seed(0)
+    trunk, a, b = nn.Linear(2, 3), nn.Linear(3, 1), nn.Linear(3, 1)
+    z = trunk(torch.ones(1, 2))
+    graph = trace([a(z).sum(), b(z).sum()], None)
+    assert {id(t) for t in graph.shared} == {id(p) for p in trunk.parameters()}
+    assert [{id(t) for t in head} for head in graph.heads] == [{id(p) for p in m.parameters()} for m in (a, b)]
+    graph = trace([a(z).sum(), b(z).sum()], [z])
+    assert graph.level == "features"
+    assert not graph.entangled
+    both = torch.cat([a(z), b(z)])
+    assert trace(list(both[:, 0]), [z]).entangled
+
+
+def test_one_task_shares_everything():
+    layer = nn.Linear(2, 1)
+    assert len(trace([layer(torch.ones(1, 2)).sum()], None).shared) == 2
+
+
+def test_losses_from_one_vector():
+    theta = torch.ones(3, requires_grad=True)
+    losses = (theta * 2).unbind()
+    measured = measure(losses, theta)
+    torch.testing.assert_close(measured.norms, torch.full((3,), 2.0).double())
+    torch.testing.assert_close(measured.cosines, torch.eye(3).double())
+
+
+def test_measure_changes_nothing():
+    torch.manual_seed(0)
+    trunk, a, b = nn.Linear(2, 3), nn.Linear(3, 1), nn.Linear(3, 1)
+    z = trunk(torch.ones(4, 2))
+    losses = [a(z).square().mean(), b(z).square().mean()]
+    gramian = measure(losses, z)
+    gradients = [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses]
+    torch.testing.assert_close(gramian.norms, torch.stack([g.norm() for g in gradients]).double())
+    assert trunk.weight.grad is None
+    sum(losses).backward()
+    with pytest.raises(IsonomyError, match="loss 1"):
+        measure([a(z).sum(), torch.ones(1, requires_grad=True).sum()], z)
+
+
+def test_hand_over_hands_on_what_it_was_given():
+    a = torch.zeros(3, requires_grad=True)
+    value = hand_over(torch.tensor(5.0), {a: torch.tensor([1.0, 2.0, 3.0])})
+    assert value == 5
+    (3 * value).backward()
+    assert a.grad.tolist() == [3.0, 6.0, 9.0]
