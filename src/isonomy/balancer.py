@@ -75,11 +75,7 @@ class Balancer(nn.Module):
         self.own_optimizer = own_optimizer
         # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
         self.requires_grad_(not own_optimizer)
-        self._optimizers = [
-            torch.optim.Adam(list(stage.parameters()), lr=stage.own_lr)
-            for stage in stages
-            if own_optimizer and any(True for _ in stage.parameters())
-        ]
+        self._optimizers = self._make_optimizers()
         self._report: StepReport | None = None
 
     @property
@@ -248,9 +244,15 @@ class Balancer(nn.Module):
     def _move(self, device: torch.device) -> None:
         """Follows the losses to their device."""
         if self.held.device != device:
+            states = [optimizer.state_dict() for optimizer in self._optimizers]
             self.to(device)
-            for optimizer in self._optimizers:
-                optimizer.load_state_dict(optimizer.state_dict())
+            self._optimizers = self._make_optimizers()
+            for optimizer, state in zip(self._optimizers, states, strict=True):
+                optimizer.load_state_dict(state)
+
+    def _make_optimizers(self) -> list[torch.optim.Adam]:
+        stages = [stage for stage in self._stages if self.own_optimizer and any(True for _ in stage.parameters())]
+        return [torch.optim.Adam(stage.parameters(), lr=stage.own_lr) for stage in stages]
 
     def weights(self, gramian: Tensor) -> Tensor:
         """The gradient balancer's weights for a gramian of your own; counts as a step.
