@@ -251,8 +251,8 @@ class Balancer(nn.Module):
                 optimizer.load_state_dict(state)
 
     def _make_optimizers(self) -> list[torch.optim.Adam]:
-        stages = [stage for stage in self._stages if self.own_optimizer and any(True for _ in stage.parameters())]
-        return [torch.optim.Adam(stage.parameters(), lr=stage.own_lr) for stage in stages]
+        own = [stage for stage in self._stages if self.own_optimizer and list(stage.parameters())]
+        return [torch.optim.Adam(stage.parameters(), lr=stage.own_lr) for stage in own]
 
     def weights(self, gramian: Tensor) -> Tensor:
         """The gradient balancer's weights for a gramian of your own; counts as a step.
@@ -296,7 +296,7 @@ class Balancer(nn.Module):
     def _alone(self) -> GradientBalancer:
         """The gradient balancer, if it can do without losses."""
         if self._gradient is None:
-            raise IsonomyError("The method balances losses only and has no gradient side: call the balancer on losses.")
+            raise IsonomyError("The method balances losses and has no gradient side: call the balancer on losses.")
         if self._gradient.uses_losses:
             raise IsonomyError(
                 f"{type(self._gradient).__name__} needs the losses besides the gradients: call the balancer on losses."
@@ -317,9 +317,9 @@ class Balancer(nn.Module):
             losses: As for a call; no gradients are needed.
         """
         positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
-        observed = distributed.mean(torch.stack([value.detach().double() for value in values]))
+        heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
         for stage in self._stages:
-            stage.step_end(observed, torch.tensor(positions, device=observed.device))
+            stage.step_end(heard, torch.tensor(positions, device=heard.device))
 
     def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
         """Tells methods whose ``needs`` hold ``"epoch_end"`` that an epoch is over.
@@ -346,6 +346,5 @@ class Balancer(nn.Module):
             optimizer.load_state_dict(saved)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state = state_dict.get(prefix + "_extra_state")
-        checks.require_state(state, self.get_extra_state())
+        checks.require_state(state_dict.get(prefix + "_extra_state"), self.get_extra_state())
         super()._load_from_state_dict(state_dict, prefix, *args)
