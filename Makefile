@@ -1,0 +1,44 @@
+# A fresh clone needs Python 3.11 or later, nothing else: every target makes the environment it runs in.
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+CORE = src/isonomy/*.py src/isonomy/loss src/isonomy/smoothing src/isonomy/gradient src/isonomy/solvers
+
+.PHONY: demo test test-slow test-core check clean
+
+demo: $(VENV)/bench  ## the main job on handwritten digits: a table, and runs/demo/report.html
+	$(VENV)/bin/isonomy compare --data digits --methods ew,uw,imtl,db_mtl --seeds 1 --jobs 2 --out runs/demo
+
+test: $(VENV)/dev  ## all fast tests
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev  ## the tests that take minutes
+	$(VENV)/bin/python -m pytest -m slow
+
+test-core: $(VENV)-core/done  ## the core's tests where torch is all there is
+	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/test_engine.py tests/test_testing.py
+
+check: $(VENV)/dev  ## lint, format, strict types and the import graph
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest tests/test_imports.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-core runs build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/bench: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[bench]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[bench,dev]'
+	touch $@ $(VENV)/bench
+
+$(VENV)-core/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-core
+	$(subst $(VENV)/,$(VENV)-core/,$(PIP)) --editable . pytest hypothesis
+	touch $@
