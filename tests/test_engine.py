@@ -53,3 +53,20 @@ def test_hand_over_hands_on_what_it_was_given():
     assert value == 5
     (3 * value).backward()
     assert a.grad.tolist() == [3.0, 6.0, 9.0]
+
+
+def test_a_function_that_keeps_a_variable_is_no_leaf():
+    class Scale(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.variable = x
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * g
+
+    theta = torch.ones(2, requires_grad=True)
+    graph = trace([Scale.apply(theta).sum()], None)
+    assert len(graph.shared) == 1
+    assert graph.shared[0] is theta

@@ -108,8 +108,8 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
         for edge in _walk(_edge(loss), stops):
             if edge in stops:
                 met.add(edge)
-            elif (variable := getattr(edge[0], "variable", None)) is not None:
-                found[variable] = None
+            elif (leaf := _leaf(edge[0])) is not None:
+                found[leaf] = None
             else:
                 inner.add(edge[0])
         leaves.append(found)
@@ -130,7 +130,7 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
     if level == "features":
         below = [edge for tensor in shared for edge in _walk(_edge(tensor), {}) if edge != _edge(tensor)]
         trunk = {edge[0] for edge in below} | {edge[0] for edge in stops}
-        tied = {getattr(node, "variable", None) for node in trunk}
+        tied = {_leaf(node) for node in trunk}
         past = [not trunk.isdisjoint(inner) for inner in nodes]
         entangled |= any(edge in stops for edge in below) or any(not tied.isdisjoint(found) for found in leaves)
     met_by_any = set().union(*touched)
@@ -141,6 +141,12 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
 def _edge(tensor: Tensor) -> Edge:
     edge = get_gradient_edge(tensor)
     return edge.node, edge.output_nr
+
+
+def _leaf(node: Node) -> Tensor | None:
+    """The tensor whose ``.grad`` a node writes, if it is such a node."""
+    # A user's own autograd.Function may have an attribute called variable too.
+    return node.variable if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined,no-any-return]
 
 
 def _walk(root: Edge, stops: dict[Edge, Tensor]) -> Iterator[Edge]:

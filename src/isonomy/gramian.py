@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Columns of J that are widened to float64 at a time: large enough to amortise the launches, small enough for a cache.
-_CHUNK = 1 << 17
+# Columns of J that are widened to float64 at a time: few enough for a CPU's cache, enough to fill a GPU.
+_CHUNK_CPU, _CHUNK_GPU = 1 << 14, 1 << 20
 
 Rows = Sequence[Sequence[Tensor]]
 """J as autograd hands it out: for each task, its gradient with respect to each shared tensor."""
@@ -82,11 +82,12 @@ def gramian(rows: Rows) -> Tensor:
         would be wrong by 3e-4, this is exact to float64.
     """
     first = rows[0][0]
+    chunk = _CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU
     G = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=first.device)
     for parts in zip(*rows, strict=True):
         flat = [part.reshape(-1) for part in parts]
-        for start in range(0, flat[0].numel(), _CHUNK):
-            block = torch.stack([vector[start : start + _CHUNK] for vector in flat]).double()
+        for start in range(0, flat[0].numel(), chunk):
+            block = torch.stack([vector[start : start + chunk] for vector in flat]).double()
             G.addmm_(block, block.T)
     return G
 
