@@ -146,7 +146,7 @@ def _edge(tensor: Tensor) -> Edge:
 def _leaf(node: Node) -> Tensor | None:
     """The tensor whose ``.grad`` a node writes, if it is such a node."""
     # A user's own autograd.Function may have an attribute called variable too.
-    return node.variable if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined,no-any-return]
+    return node.variable if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined]
 
 
 def _walk(root: Edge, stops: dict[Edge, Tensor]) -> Iterator[Edge]:

@@ -46,14 +46,14 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
     precision = 1e-13 * (float(b.abs().max()) + kappa)
     mu = high if norm(w) > 1e-9 else (low + high) / 2
     stalled = 0
-    for _ in range(100):
+    for _ in range(100):  # pragma: no branch
         if high - low <= precision or stalled == 3:
             break
         before = low, high
         z = nnqp(C, (b - mu) / n)
         v = z / n
         length = norm(v)
-        if bool(v.sum() > 0):
+        if bool(v.sum() > 0):  # pragma: no branch
             high = min(high, bound(v / v.sum()))
         if length > kappa:
             high = min(high, mu)

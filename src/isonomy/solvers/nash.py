@@ -33,7 +33,7 @@ def nash(gramian: Gramian) -> Tensor:
     # The best multiple of 1 to start from; a sum that is not positive only means strong conflict.
     x = torch.full_like(w, min(1e3, float((len(C) / row_sums.sum().clamp_min(1e-300)).sqrt())))
     before = torch.inf
-    for _ in range(200):
+    for _ in range(200):  # pragma: no branch
         residual = C @ x - 1 / x
         if bool((residual * x).abs().max() < 1e-13):
             break

@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import isonomy
+from isonomy.loss import IMTLL, UW
+from tests.fixtures import M, close, set_up, tensor, value_of
+
+LOSSES = [2, 0.5, 2]
+
+
+def with_s(s, **options):
+    stage = set_up(UW(**options), len(s))
+    stage.log_variances.data = tensor(s)
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("s", "value", "weights", "own"),
+    [
+        ([0, 0, 0], 2.25, [0.5, 0.5, 0.5], [-0.5, 0.25, -0.5]),
+        ([-0.5] * 3, 2.959623, [0.824361] * 3, [-1.148721, 0.087820, -1.148721]),
+        (tensor(LOSSES).log(), 1.846574, [0.25, 1, 0.25], [0, 0, 0]),
+    ],
+)
+def test_unified_form(s, value, weights, own):
+    S, w, (gradient,) = value_of(with_s(s), LOSSES)
+    close(S, value)
+    close(w, weights)
+    close(gradient, own)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "loss", "s", "value"),
+    [
+        ("gaussian", 2, 2 * math.log(1.5), 0.849910),
+        ("classification", 0.5, 2 * math.log(0.8), 0.558106),
+        ("laplace", 2, math.log(2), 1.693147),
+    ],
+)
+def test_likelihoods_of_the_paper(likelihood, loss, s, value):
+    close(value_of(with_s([s], likelihood=likelihood), [loss])[0], value)
+
+
+def test_a_likelihood_for_each_task():
+    names = ["gaussian", "classification", "laplace"]
+    S, w, (own,) = value_of(with_s([0, 0, 0], likelihood=names), LOSSES)
+    close(S, 1 + 0.5 + 2)
+    close(w, [0.5, 1, 1])
+    close(own, [0.5 - 1, 0.5 - 0.5, 1 - 2])
+
+
+@given(
+    st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5), st.sampled_from(["unified", "classification", "laplace"])
+)
+def test_at_the_optimum_every_weighted_loss_is_its_coefficient(losses, likelihood):
+    a, b = {"unified": (0.5, 0.5), "classification": (1, 0.5), "laplace": (1, 1)}[likelihood]
+    _, w, (own,) = value_of(with_s((a * tensor(losses) / b).log(), likelihood=likelihood), losses)
+    close(w * tensor(losses), torch.full((len(losses),), b), 1e-9)
+    close(own, torch.zeros(len(losses)), 1e-9)
+
+
+def test_imtl_l_is_twice_the_unified_form_with_the_opposite_sign():
+    s = tensor([0.3, -1, 2])
+    other = set_up(IMTLL())
+    other.log_scales.data = -s
+    close(2 * value_of(with_s(s), LOSSES)[0], value_of(other, LOSSES)[0], 1e-12)
+
+
+def test_gradients_on_a_model_and_the_users_optimiser():
+    m = M()
+    balancer = isonomy.build("uw", tasks=3, init=-0.5, own_optimizer=False)
+    m.step(balancer)
+    (s,) = balancer.parameters()
+    close(m.theta.grad, 0.824361 * tensor([4, 1]))
+    close(m.heads, 0.824361 * tensor([2, -2, 6]))
+    close(s.grad, [-1.148721, 0.087820, -1.148721])
+
+
+def test_own_optimiser_is_adam():
+    balancer = isonomy.build("uw", tasks=3)
+    (s,) = balancer.parameters()
+    M().step(balancer)
+    close(s, [0.025, -0.025, 0.025])
+    for _ in range(3000):
+        M().step(balancer)
+    close(s, tensor(LOSSES).log(), 1e-3)
+    close(balancer.report.loss_weights, [0.25, 1, 0.25], 1e-3)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", ["gaussian", "poisson", "laplace"], ["gaussian", "laplace"]])
+def test_unusable_likelihoods(likelihood):
+    with pytest.raises(isonomy.IsonomyError, match="likelihood"):
+        isonomy.build("uw", tasks=3, likelihood=likelihood)
