@@ -227,6 +227,16 @@ def test_update_every_reuses_the_last_weights(level, heads):
     assert not torch.equal(balancer.report.weights, first.weights)
 
 
+def test_reused_weights_without_any_head():
+    theta = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    balancer = isonomy.build("imtl_g", 2, update_every=2)
+    gradients = []
+    for _ in range(2):
+        loss = balancer([theta[0] * 3, theta[1] * 4], shared=theta)
+        gradients.append(torch.autograd.grad(loss, theta)[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_missing_tasks_are_balanced_among_the_present():
     model = Model()
     balancer = isonomy.build("log+imtl_g", TASKS, allow_missing=True)

@@ -141,3 +141,19 @@ def test_a_method_of_your_own_is_one_small_class():
             return 1 / measurement.gramian.norms
 
     isonomy.check_balancer(lambda tasks: isonomy.Balancer(isonomy.loss.Log(), Inverse(), tasks=tasks))
+
+
+def test_a_smoothing_of_your_own_works_at_the_parameters():
+    class Plain(isonomy.stages.Smoothing):
+        """The gradients as they are."""
+
+        def forward(self, rows, active):
+            return rows
+
+    def factory(tasks):
+        return isonomy.Balancer(Plain(), isonomy.gradient.MaxNorm(), tasks=tasks)
+
+    isonomy.check_balancer(factory)
+    assert factory(2).levels == ("parameters",)
+    with pytest.raises(TypeError, match="abstract"):
+        isonomy.stages.Smoothing()

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from isonomy import IsonomyError
-from isonomy.engine import hand_over, measure, trace
+from isonomy.engine import accumulated, hand_over, measure, trace
 
 
 def test_trace_tells_shared_from_heads():
@@ -70,3 +70,9 @@ def test_a_function_that_keeps_a_variable_is_no_leaf():
     graph = trace([Scale.apply(theta).sum()], None)
     assert len(graph.shared) == 1
     assert graph.shared[0] is theta
+
+
+def test_accumulated_leaves_out_what_has_no_gradient():
+    a, b = torch.zeros(1), torch.zeros(1)
+    sums = accumulated([(a, torch.ones(1)), (b, None), (a, torch.ones(1))])
+    assert sums == {a: 2}

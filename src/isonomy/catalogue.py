@@ -71,12 +71,8 @@ class Method:
         """Its stages with these options; an option goes to every stage that has one of that name.
 
         Raises:
-            IsonomyError: No stage has such an option, or one without a default is missing.
+            IsonomyError: An option without a default is missing.
         """
-        known = self.options
-        for name in options:
-            if name not in known:
-                raise unknown(f"option of {self.name}", name, known)
         given = self.defaults | options
         composed = []
         for stage in self.stages:

@@ -6,6 +6,7 @@ the step is finite, so a NaN never reaches a stage's state.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,13 +60,14 @@ class Stage(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class LossBalancer(Stage):
+class LossBalancer(Stage, ABC):
     """Turns losses into balanced losses.
 
     The derivative of the balanced losses' sum with respect to a loss is that task's effective weight, which is all the
     model sees of a loss balancer; its derivative with respect to the stage's parameters trains them.
     """
 
+    @abstractmethod
     def forward(self, losses: Tensor, active: Tensor) -> Tensor:
         """The balanced losses, differentiable in the losses and in the stage's own parameters.
 
@@ -77,19 +79,19 @@ class LossBalancer(Stage):
         Returns:
             Balanced losses, shape (K,).
         """
-        raise NotImplementedError
 
     def update(self, losses: Tensor, active: Tensor) -> None:
         """Remembers a step whose losses and gradients were finite."""
 
 
-class Smoothing(Stage):
+class Smoothing(Stage, ABC):
     """Turns the task gradients of this step into smoothed ones; works on J itself, not on the gramian."""
 
     def levels(self) -> tuple[Level, ...]:
         """The levels whose gradients can be compared from one step to the next."""
         return ("parameters",)
 
+    @abstractmethod
     def forward(self, rows: list[list[Tensor]], active: Tensor) -> list[list[Tensor]]:
         """Smoothed rows of J. Called only with finite rows; remembers them.
 
@@ -100,7 +102,6 @@ class Smoothing(Stage):
         Returns:
             Rows of the same shapes.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Measurement:
     loss_weights: Tensor
 
 
-class GradientBalancer(Stage):
+class GradientBalancer(Stage, ABC):
     """Turns the gramian of the task gradients into one weight a task.
 
     Attributes:
@@ -139,9 +140,9 @@ class GradientBalancer(Stage):
         """Notes the number of tasks."""
         self.tasks = tasks
 
+    @abstractmethod
     def forward(self, measurement: Measurement) -> Tensor:
         """The weights w of the active tasks, shape (K,), float64: the aggregate is Jᵀw."""
-        raise NotImplementedError
 
     def head_weights(self, measurement: Measurement, weights: Tensor) -> Tensor:
         """What ``heads="weighted"`` multiplies the heads' gradients by, shape (K,): w, before ``max_norm``."""
