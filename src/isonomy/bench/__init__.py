@@ -1,0 +1,1 @@
+"""The bench: compares balancers on a data set, reproducibly, from one command. Needs ``isonomy[bench]``."""

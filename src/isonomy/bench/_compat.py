@@ -1,0 +1,40 @@
+"""Makes torchmetrics importable beside a torchvision whose compiled part does not match torch.
+
+torch from the CPU index and torchvision from the default one are such a pair. torchmetrics imports torchvision whenever
+it is there, and fails with it, though it does not use what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import torch
+
+# Kept alive: the operators vanish with the library that declares them.
+_library: torch.library.Library | None = None
+
+
+def repair_torchvision() -> bool:
+    """Declares the operators that torchvision's Python part expects, if and only if its compiled part is missing.
+
+    Call it before the first import of torchmetrics. Without torchvision, or with a matching one, nothing happens.
+
+    Returns:
+        Whether it had to.
+    """
+    global _library  # noqa: PLW0603 - once a process
+    if _library is not None or importlib.util.find_spec("torchvision") is None:
+        return _library is not None
+    try:
+        import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: F401, PLC0415
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            _library.define(schema)  # type: ignore[no-untyped-call]
+    return _library is not None

@@ -1,0 +1,46 @@
+"""Hard parameter sharing: one encoder, one head a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import Tensor, nn
+
+from isonomy.bench.seeds import drawn
+
+
+class HPS(nn.Module):
+    """An encoder that every task shares and a head for each.
+
+    The initial weights of the encoder and of each head depend on the seed and the part's name alone.
+
+    Args:
+        encoder: Makes the encoder.
+        heads: For each task, what makes its head.
+        seed: Of the initial weights.
+    """
+
+    def __init__(
+        self, encoder: Callable[[], nn.Module], heads: Mapping[str, Callable[[], nn.Module]], seed: int
+    ) -> None:
+        super().__init__()
+        with drawn(seed, "encoder"):
+            self.encoder = encoder()
+        self.heads = nn.ModuleDict()
+        for task, head in heads.items():
+            with drawn(seed, "head", task):
+                self.heads[task] = head()
+
+    def features(self, x: Tensor) -> Tensor:
+        """The shared feature z of a batch."""
+        z: Tensor = self.encoder(x)
+        return z
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """The encoder's parameters."""
+        return self.encoder.parameters()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The shared feature and every task's prediction."""
+        z = self.features(x)
+        return z, {task: head(z) for task, head in self.heads.items()}

@@ -1,0 +1,167 @@
+"""The command line: reads arguments, and turns what can go wrong into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import isonomy
+from isonomy.bench.architectures import ARCHITECTURES
+from isonomy.errors import IsonomyError, unknown
+
+FAILED_CELLS, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: Without the program's name; None for the process's own.
+
+    Returns:
+        The exit code: 0, 1 if a run of a sweep failed, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        return int(commands.main(args=arguments, prog_name="isonomy", standalone_mode=False) or 0)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; the same command goes on from here.", err=True)
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message())
+        return BAD_INPUT
+    except click.ClickException as error:
+        click.echo(f"Error: {' '.join(error.format_message().split())}", err=True)
+        return BAD_INPUT
+    except IsonomyError as error:
+        click.echo(f"Error: {error}", err=True)
+        return BAD_INPUT
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Names separated by commas; None if the option was not given."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(isonomy.__version__, message="isonomy %(version)s")
+def commands() -> None:
+    """Balanced multi-task learning: compare methods, list what there is, rebuild a report."""
+
+
+@commands.command()
+@click.option("--data", help="Data set: digits (default) or toy.")
+@click.option("--methods", callback=names, help="Methods or hybrids such as log+pcgrad, separated by commas; or all.")
+@click.option("--seeds", type=int, help="How many seeds, from 0. Default 3.")
+@click.option("--epochs", type=int, help="Budget of every run. Default: the data set's.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep. Default runs/DATA.")
+@click.option(
+    "--level", help="Where all methods measure gradients: features or parameters. Default: as in their papers."
+)
+@click.option("--device", help="cpu (default), cuda or auto.")
+@click.option("--tasks", callback=names, help="Some of the data set's tasks. Default: all.")
+@click.option("--architecture", help="Network. Default: the data set's first.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, each on one thread.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep stored in --out; no other flag is needed.")
+def compare(out: Path | None, jobs: int, resume: bool, **flags: Any) -> int:
+    """Train single-task baselines and methods on the same seeds, and report who wins.
+
+    Kill it anywhere and start the same command again: it goes on from the last epoch. More methods or seeds may be
+    added to a finished sweep.
+    """
+    from rich.console import Console  # noqa: PLC0415 - `isonomy list` should not wait for it, nor for Lightning
+
+    from isonomy.bench.compare import compare as run_comparison  # noqa: PLC0415
+
+    if jobs < 1:
+        raise IsonomyError(f"--jobs is {jobs}: it must be at least 1.")
+    folder = out or Path("runs") / (flags["data"] or "digits")
+    # A pipe is not cut to the width of a terminal that is not there.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    failures = run_comparison(flags, folder, jobs, resume, console)
+    return FAILED_CELLS if failures else 0
+
+
+@commands.command("list")
+@click.argument("what", metavar="[methods|data|architectures]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_(what: str, as_json: bool) -> None:
+    """List methods, data sets or architectures."""
+    kinds = {"methods": _methods, "data": _data, "architectures": _architectures}
+    if what not in kinds:
+        raise unknown("list", what, kinds)
+    entries = kinds[what]()
+    if as_json:
+        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    width = max(len(entry["name"]) for entry in entries)
+    for entry in entries:
+        click.echo(f"{entry['name']:<{width}}  {entry['summary']}")
+
+
+def _methods() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": method.name,
+            "title": method.title,
+            "kind": method.kind,
+            "paper": method.paper,
+            "year": method.year,
+            "options": {
+                name: None if value is inspect.Parameter.empty else value for name, value in method.options.items()
+            },
+            "levels": method.levels,
+            "needs": method.needs,
+            "summary": method.summary,
+        }
+        for method in isonomy.methods("*")
+    ]
+
+
+def _data() -> list[dict[str, Any]]:
+    from isonomy.bench import data  # noqa: PLC0415
+
+    return [
+        {
+            "name": problem.name,
+            "version": problem.version,
+            "tasks": {
+                task.name: {metric.name: "up" if metric.up else "down" for metric in task.metrics}
+                for task in problem.tasks
+            },
+            "architectures": problem.architectures,
+            "levels": problem.levels,
+            "epochs": problem.epochs,
+            "summary": problem.summary,
+        }
+        for problem in map(data.load, data.NAMES)
+    ]
+
+
+def _architectures() -> list[dict[str, Any]]:
+    return [{"name": name, "summary": summary} for name, summary in ARCHITECTURES.items()]
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), help="Also save the first figure here (.svg, .png, .pdf).")
+def report(folder: Path, picture: Path | None) -> None:
+    """Rebuild results.csv, summary.csv and report.html of a sweep from its run folders."""
+    from isonomy.bench import plan, results  # noqa: PLC0415
+    from isonomy.bench.compare import write  # noqa: PLC0415
+    from isonomy.bench.report import save_picture  # noqa: PLC0415
+
+    plan.survey(folder, plan.cells(plan.read(folder)))
+    plan.require_writable(folder)
+    if picture is not None:
+        plan.require_writable(picture.parent)
+    found = write(folder)
+    click.echo(folder / results.REPORT)
+    if picture is not None:
+        save_picture(found, picture)
+        click.echo(picture)

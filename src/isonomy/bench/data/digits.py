@@ -1,0 +1,202 @@
+"""``digits``: two handwritten digits on one canvas, read by three tasks whose losses live on unequal scales.
+
+The digits are real handwriting that comes with scikit-learn, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isonomy.bench._compat import repair_torchvision
+from isonomy.bench.architectures.hps import HPS
+from isonomy.bench.data import Metric, Task
+from isonomy.bench.seeds import key, order
+
+VERSION = 1
+SIZES = {"train": 12_000, "val": 2_000, "test": 3_000}
+SOURCES = {"train": slice(0, 1_077), "val": slice(1_077, 1_437), "test": slice(1_437, 1_797)}
+DIGIT, SHIFT = 8, 4
+CANVAS = DIGIT + SHIFT
+FEATURES = 50
+
+# ``right`` counts a twentieth, as if it were measured in another unit: plain summing then starves it.
+SCALES = {"left": 1.0, "right": 0.05, "sum": 1.0}
+# ``sum`` is predicted in units of about one standard deviation from the middle of 0..18, as any regression would be, so
+# its squared error begins near 1, on the scale of the cross-entropies.
+MIDDLE, UNIT = 9.0, 4.0
+
+
+class Split(NamedTuple):
+    """A split's images, shape (N, 1, 12, 12), in [0, 1], and labels, shape (N,)."""
+
+    images: Tensor
+    left: Tensor
+    right: Tensor
+
+    def to(self, device: Any) -> Split:
+        """The same split on a device."""
+        return Split(*(tensor.to(device) for tensor in self))
+
+
+class Sources(NamedTuple):
+    """A split's source digits: images (n, 8, 8) in [0, 1] and classes (n,)."""
+
+    images: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@cache
+def sources(split: str) -> Sources:
+    """The source digits that a split's samples are made of; no digit is in two splits.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+    """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - a second that only training has to spend
+
+    images, classes = load_digits(return_X_y=True)
+    chosen = np.random.default_rng(0).permutation(len(classes))[SOURCES[split]]
+    scaled = (images[chosen] / 16).astype(np.float32).reshape(-1, DIGIT, DIGIT)
+    return Sources(scaled, classes[chosen].astype(np.int64))
+
+
+def pairs(split: str, count: int) -> NDArray[np.int64]:
+    """The source digits (left, right) of a split's first samples, shape (count, 2).
+
+    The numbers are drawn in one stream, two a sample, so sample i does not depend on how many follow.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        count: How many samples.
+    """
+    generator = np.random.default_rng(key("digits", VERSION, split))
+    return generator.integers(0, len(sources(split).classes), size=(count, 2))
+
+
+@cache
+def samples(split: str) -> Split:
+    """A whole split: the left digit at the upper left, the right one at the lower right, the brighter pixel wins.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+    """
+    images, classes = sources(split)
+    left, right = pairs(split, SIZES[split]).T
+    canvas = np.zeros((SIZES[split], 1, CANVAS, CANVAS), dtype=np.float32)
+    canvas[:, 0, :DIGIT, :DIGIT] = images[left]
+    canvas[:, 0, SHIFT:, SHIFT:] = np.maximum(canvas[:, 0, SHIFT:, SHIFT:], images[right])
+    return Split(torch.from_numpy(canvas), torch.from_numpy(classes[left]), torch.from_numpy(classes[right]))
+
+
+@cache
+def _on(split: str, device: torch.device) -> Split:
+    return samples(split).to(device)
+
+
+def encoder() -> nn.Sequential:
+    """A small LeNet: two 3 x 3 convolutions and a feature of 50 numbers."""
+    side = (CANVAS - 4) // 2
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * side * side, FEATURES),
+        nn.ReLU(),
+    )
+
+
+def _head(task: str) -> Callable[[], nn.Module]:
+    return lambda: nn.Linear(FEATURES, 1 if task == "sum" else 10)
+
+
+def target(split: Split, task: str) -> Tensor:
+    """What a task has to predict: a class, or the sum of both digits in units of ``UNIT`` from ``MIDDLE``.
+
+    Args:
+        split: Samples.
+        task: ``"left"``, ``"right"`` or ``"sum"``.
+    """
+    if task == "sum":
+        return (split.left + split.right - MIDDLE) / UNIT
+    return split.left if task == "left" else split.right
+
+
+@dataclass
+class Digits:
+    """Which digit is on the left, which on the right, and what is their sum. See ``Problem`` for the members."""
+
+    name: str = "digits"
+    summary: str = "two overlapping handwritten digits: classify left and right, regress their sum (embedded, seconds)"
+    version: int = VERSION
+    tasks: tuple[Task, ...] = (
+        Task("left", (Metric("accuracy", up=True, unit="%"),)),
+        Task("right", (Metric("accuracy", up=True, unit="%"),)),
+        Task("sum", (Metric("mae", up=False),)),
+    )
+    architectures: tuple[str, ...] = ("hps",)
+    levels: tuple[str, ...] = ("features", "parameters")
+    epochs: int = 8
+    learning_rate: float = 1e-3
+    schedule: str = "linear"
+    batch_size: int = 128
+    trace_every: int = 0
+
+    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
+        return HPS(encoder, {task: _head(task) for task in tasks}, seed)
+
+    def batches(self, seed: int, epoch: int, device: Any) -> Iterator[Split]:  # noqa: D102
+        split = _on("train", torch.device(device))
+        chosen: Tensor
+        for chosen in torch.split(order(len(split.left), seed, epoch).to(device), self.batch_size):
+            yield Split(*(tensor[chosen] for tensor in split))
+
+    def losses(  # noqa: D102
+        self, model: nn.Module, batch: Split, tasks: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        feature, predictions = model(batch.images)
+        losses = {}
+        for task in tasks:
+            truth = target(batch, task)
+            loss = (
+                functional.mse_loss(predictions[task][:, 0], truth)
+                if task == "sum"
+                else functional.cross_entropy(predictions[task], truth)
+            )
+            losses[task] = SCALES[task] * loss
+        return losses, feature
+
+    def evaluate(  # noqa: D102
+        self, model: nn.Module, tasks: Sequence[str], split: str
+    ) -> dict[str, dict[str, float]]:
+        repair_torchvision()
+        from torchmetrics import MeanAbsoluteError  # noqa: PLC0415 - seconds that only training has to spend
+        from torchmetrics.classification import MulticlassAccuracy  # noqa: PLC0415
+
+        device = next(model.parameters()).device
+        data = _on(split, device)
+        with torch.inference_mode():
+            predictions = model(data.images)[1]
+        values = {}
+        for task in tasks:
+            if task == "sum":
+                error = MeanAbsoluteError().to(device)
+                values[task] = {"mae": UNIT * float(error(predictions[task][:, 0], target(data, task)))}
+            else:
+                accuracy = MulticlassAccuracy(num_classes=10, average="micro").to(device)
+                values[task] = {"accuracy": 100 * float(accuracy(predictions[task], target(data, task)))}
+        return values
+
+    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
+        raise NotImplementedError("digits has no trace")

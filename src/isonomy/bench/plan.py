@@ -1,0 +1,310 @@
+"""What a sweep is going to do: its cells, and whether they fit what a folder already holds."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isonomy import catalogue
+from isonomy.bench import data, records
+from isonomy.bench.architectures import ARCHITECTURES
+from isonomy.errors import IsonomyError, unknown
+
+SINGLE = "single_task"
+FILE = "plan.json"
+DEFAULT_METHODS = ("ew", "uw", "imtl", "db_mtl")
+DEVICES = ("auto", "cpu", "cuda")
+LEVELS = ("features", "parameters")
+
+Load = Callable[[str], data.Problem]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Attributes:
+        data: Name of the data set.
+        data_version: Its version.
+        architecture: Name of the network.
+        tasks: Names, in the data set's order.
+        epochs: Budget of every cell.
+        level: Where all methods measure gradients; None for each method's own choice.
+        device: ``"cpu"`` or ``"cuda"``.
+        methods: Names, in the order of printing.
+        seeds: How many, from 0.
+    """
+
+    data: str
+    data_version: int
+    architecture: str
+    tasks: tuple[str, ...]
+    epochs: int
+    level: str | None
+    device: str
+    methods: tuple[str, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        method: Name of the method, or ``single_task-<task>``.
+        seed: Of weights, data order and the method's own draws.
+        config: Everything that determines its numbers; stored with them.
+    """
+
+    method: str
+    seed: int
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``method/seed``, which is also its folder."""
+        return f"{self.method}/{self.seed}"
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks it trains."""
+        return list(self.config["tasks"])
+
+
+def single(task: str) -> str:
+    """The method name of a task's single-task training."""
+    return f"{SINGLE}-{task}"
+
+
+def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data.load) -> Plan:
+    """The plan that flags ask for, joined with the one stored in the folder.
+
+    Args:
+        flags: ``data``, ``architecture``, ``tasks``, ``methods``, ``seeds``, ``epochs``, ``level`` and ``device``; None
+            where the user gave none.
+        out: The sweep's folder.
+        resume: Whether what the user left out comes from the folder; else from the defaults.
+        load: Finds data sets.
+
+    Raises:
+        IsonomyError: Something is unknown, does not go together, or differs from what the folder holds.
+    """
+    path = out / FILE
+    stored = read(out) if path.exists() else None
+    if resume and stored is None:
+        raise IsonomyError(f"There is no sweep to resume in {out}: {FILE} is missing; leave --resume out to start one.")
+    given = {name: value for name, value in flags.items() if value is not None}
+    if resume and stored is not None:
+        given = {**asdict(stored), **given}
+    wanted = _validated(given, load)
+    return wanted if stored is None else _joined(stored, wanted, out)
+
+
+def read(out: Path) -> Plan:
+    """The plan stored in a folder.
+
+    Args:
+        out: The sweep's folder.
+
+    Raises:
+        IsonomyError: There is none, or it is damaged.
+    """
+    path = out / FILE
+    if not path.exists():
+        raise IsonomyError(f"There is no sweep in {out}: {FILE} is missing; `isonomy compare --out {out}` makes one.")
+    remedy = f"delete {path} and start the sweep with its flags again, the finished cells stay"
+    fields = records.read_json(path, remedy)
+    try:
+        plan = Plan(**{**fields, "tasks": tuple(fields["tasks"]), "methods": tuple(fields["methods"])})
+    except (TypeError, KeyError):
+        raise records.damaged(path, "keys are missing or unknown", remedy) from None
+    return plan
+
+
+def _validated(given: Mapping[str, Any], load: Load) -> Plan:
+    problem = load(given.get("data", "digits"))
+    architecture = given.get("architecture", problem.architectures[0])
+    if architecture not in ARCHITECTURES:
+        raise unknown("architecture", architecture, ARCHITECTURES)
+    if architecture not in problem.architectures:
+        raise IsonomyError(
+            f"Architecture {architecture!r} does not fit data set {problem.name!r}: "
+            f"use {' or '.join(map(repr, problem.architectures))}."
+        )
+    level = given.get("level")
+    if level is not None and level not in LEVELS:
+        raise unknown("level", level, LEVELS)
+    if level is not None and level not in problem.levels:
+        raise IsonomyError(
+            f"Data set {problem.name!r} has no level {level!r}: use --level {' or '.join(problem.levels)}."
+        )
+    for name in ("seeds", "epochs"):
+        if given.get(name, 1) < 1:
+            raise IsonomyError(f"--{name} is {given[name]}: it must be at least 1.")
+    tasks = tuple(task.name for task in data.select(problem, given.get("tasks")))
+    return Plan(
+        data=problem.name,
+        data_version=problem.version,
+        architecture=architecture,
+        tasks=tasks,
+        epochs=given.get("epochs", problem.epochs),
+        level=level,
+        device=_device(given.get("device", "cpu")),
+        methods=_methods(given.get("methods", DEFAULT_METHODS), level, problem),
+        seeds=given.get("seeds", 3),
+    )
+
+
+def _device(name: str) -> str:
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise IsonomyError("Device 'cuda' is not available here: use --device cpu, or auto.")
+    return name if name != "auto" else "cuda" if available else "cpu"
+
+
+def _methods(names: Sequence[str], level: str | None, problem: data.Problem) -> tuple[str, ...]:
+    if list(names) == ["all"]:
+        every = catalogue.methods("*")
+        usable = [m for m in every if not _required(m) and _usable_level(m, level, problem) is not None]
+        return tuple(method.name for method in usable)
+    if not names:
+        raise IsonomyError("--methods is empty: name at least one, as `isonomy list methods` shows them.")
+    for position, name in enumerate(names):
+        method = catalogue.find(name)
+        if name in names[:position]:
+            raise IsonomyError(f"Method {name!r} is given twice: name each method once.")
+        if required := _required(method):
+            raise IsonomyError(
+                f"Method {name!r} needs the option {required[0]}=, which a comparison cannot give: leave it out, "
+                "or train with isonomy.build()."
+            )
+        if _usable_level(method, level, problem) is None:
+            wanted = repr(level) if level else " or ".join(map(repr, problem.levels))
+            raise IsonomyError(
+                f"Method {name!r} cannot measure gradients at level {wanted}: "
+                f"use --level {' or '.join(method.levels)}, or leave the method out."
+            )
+    return tuple(names)
+
+
+def _required(method: catalogue.Method) -> list[str]:
+    """The options without a default."""
+    return [name for name, default in method.options.items() if default is inspect.Parameter.empty]
+
+
+def _usable_level(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:
+    """Where a method will measure: the level asked for, or else its own choice; None if that cannot be."""
+    possible = [own for own in method.levels or problem.levels if own in problem.levels]
+    return next(iter(possible), None) if level is None else level if level in possible else None
+
+
+def _joined(stored: Plan, wanted: Plan, out: Path) -> Plan:
+    """The stored plan with the methods and seeds that are new; everything else has to be the same."""
+    methods = tuple(dict.fromkeys([*stored.methods, *wanted.methods]))
+    joined = replace(wanted, methods=methods, seeds=max(stored.seeds, wanted.seeds))
+    same = replace(stored, methods=joined.methods, seeds=joined.seeds)
+    _require_same(asdict(same), asdict(joined), out)
+    return joined
+
+
+def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], out: Path, where: str = "") -> None:
+    for name in dict.fromkeys([*wanted, *found]):
+        before, now = found.get(name), wanted.get(name)
+        if before != now:
+            shown = [", ".join(value) if isinstance(value, (list, tuple)) else value for value in (before, now)]
+            raise IsonomyError(
+                f"{where or out} was made with {name} = {shown[0]}, this sweep has {shown[1]}: "
+                f"choose another --out, or delete {where or out}."
+            )
+
+
+def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
+    """All trainings of a sweep, seed by seed, single-task ones first.
+
+    Args:
+        plan: The sweep.
+        load: Finds data sets.
+    """
+    problem = load(plan.data)
+    common = {
+        "data": plan.data,
+        "data_version": plan.data_version,
+        "architecture": plan.architecture,
+        "epochs": plan.epochs,
+        "learning_rate": problem.learning_rate,
+        "schedule": problem.schedule,
+        "device": plan.device,
+    }
+    singles = [(single(task), "ew", [task]) for task in plan.tasks]
+    multi = [(method, method, list(plan.tasks)) for method in plan.methods]
+    result = []
+    for seed in range(plan.seeds):
+        for name, balancer, tasks in singles + multi:
+            method = catalogue.find(balancer)
+            level = _usable_level(method, plan.level, problem)
+            options = {"seed": seed} if "seed" in method.options else {}
+            own = {"balancer": balancer, "tasks": tasks, "level": level, "options": options, "seed": seed}
+            result.append(Cell(name, seed, {**common, **own}))
+    return result
+
+
+def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
+    """One multi-task cell a method for the timing pass, with plain summing as the reference.
+
+    Args:
+        plan: The sweep.
+        load: Finds data sets.
+    """
+    methods = tuple(dict.fromkeys(["ew", *plan.methods]))
+    every = cells(replace(plan, methods=methods, seeds=1), load)
+    return [cell for cell in every if cell.method in methods]
+
+
+def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:
+    """The planned cells that are not finished, after a look at everything the folder holds of them.
+
+    Args:
+        out: The sweep's folder.
+        planned: All cells of the sweep.
+
+    Raises:
+        IsonomyError: A file is damaged, or a cell was trained with another configuration.
+    """
+    unfinished = []
+    for cell in planned:
+        folder = out / cell.name
+        if (folder / records.CONFIG).exists():
+            config = records.read_json(folder / records.CONFIG)
+            _require_same(config, cell.config, out, where=str(folder))
+        elif (folder / records.CHECKPOINT).exists():
+            raise IsonomyError(
+                f"{folder / records.CONFIG} is missing beside a checkpoint: delete the folder {folder} to train again."
+            )
+        records.load_checkpoint(folder)
+        if records.test_metrics(folder) is None:
+            unfinished.append(cell)
+    return unfinished
+
+
+def require_writable(out: Path) -> None:
+    """Refuses a folder that cannot be made or written, before anything is written.
+
+    Args:
+        out: The sweep's folder.
+
+    Raises:
+        IsonomyError: It cannot be used.
+    """
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise IsonomyError(f"--out {out} cannot be used: {existing} is a file; name a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise IsonomyError(f"--out {out} cannot be written: {existing} is not yours to write; choose another folder.")

@@ -1,0 +1,97 @@
+"""What a step costs: seconds a step of every method, taken in turn so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from isonomy.bench import data, records
+from isonomy.bench.plan import Cell
+from isonomy.bench.runner import Trainer, one_thread
+
+FILE = "timing.json"
+WARM_UP, MEASURED = 10, 30
+REFERENCE = "ew"
+
+
+def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.load) -> dict[str, float]:
+    """Median seconds a step of every method, on one thread, interleaved step by step.
+
+    A method that cannot make the steps is left out; its cell will say why.
+
+    Args:
+        cells: One multi-task cell a method.
+        load: Finds data sets.
+    """
+    times: dict[str, list[float]] = {}
+    with one_thread():
+        trainers: dict[str, Trainer] = {}
+        for cell in cells:
+            with suppress(Exception):  # whatever it is, the cell meets it again and reports it
+                trainers[cell.method] = Trainer(cell, load(cell.config["data"]))
+        batches = {
+            name: cycle(list(trainer.problem.batches(0, 0, trainer.fabric.device))[: WARM_UP + MEASURED])
+            for name, trainer in trainers.items()
+        }
+        for _ in range(WARM_UP + MEASURED):
+            for name in list(trainers):
+                trainer, batch = trainers[name], next(batches[name])
+                _wait(trainer)
+                began = time.perf_counter()
+                try:
+                    trainer.step(batch)
+                except Exception:  # as above
+                    del trainers[name]
+                    continue
+                _wait(trainer)
+                times.setdefault(name, []).append(time.perf_counter() - began)
+    return {name: median(times[name][WARM_UP:]) for name in trainers}
+
+
+def _wait(trainer: Trainer) -> None:
+    if trainer.fabric.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def ratios(out: Path) -> dict[str, float]:
+    """Step times relative to plain summing's, as stored in a folder; empty when none were taken.
+
+    Args:
+        out: The sweep's folder.
+
+    Raises:
+        IsonomyError: The file is damaged.
+    """
+    path = out / FILE
+    if not path.exists():
+        return {}
+    stored = records.read_json(path, f"delete {path} and the steps are timed again")
+    return {name: float(entry["ratio"]) for name, entry in stored.items()}
+
+
+def update(out: Path, cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.load) -> None:
+    """Times the methods that have no step time yet, and stores them; those that have one keep it.
+
+    Args:
+        out: The sweep's folder.
+        cells: One multi-task cell a method, plain summing's among them.
+        load: Finds data sets.
+    """
+    path = out / FILE
+    stored = records.read_json(path) if path.exists() else {}
+    missing = [cell for cell in cells if cell.method not in stored]
+    if not missing:
+        return
+    seconds = measure([cell for cell in cells if cell in missing or cell.method == REFERENCE], load)
+    reference = seconds.get(REFERENCE)
+    if reference is None:
+        return
+    for name, value in seconds.items():
+        stored.setdefault(name, {"seconds": value, "ratio": value / reference})
+    records.write_json(path, stored)

@@ -1,0 +1,162 @@
+import json
+
+import pytest
+
+from isonomy.bench import plan, records
+from isonomy.bench.runner import run_cell
+from isonomy.errors import IsonomyError
+from tests.bench.tiny import load
+
+FLAGS = {"data": "tiny", "methods": ["ew", "uw"], "seeds": 2, "epochs": 1}
+
+
+def resolve(out, resume=False, **flags):
+    return plan.resolve({**({} if resume else FLAGS), **flags}, out, resume, load)
+
+
+def store(out, wanted):
+    out.mkdir(parents=True, exist_ok=True)
+    records.write_json(out / plan.FILE, wanted.__dict__)
+
+
+def test_cells_are_single_task_runs_and_methods_of_every_seed(tmp_path):
+    names = [cell.name for cell in plan.cells(resolve(tmp_path), load)]
+    singles = ["single_task-a", "single_task-b", "single_task-c"]
+    assert names == [f"{name}/{seed}" for seed in (0, 1) for name in [*singles, "ew", "uw"]]
+
+
+def test_a_cells_config_says_everything(tmp_path):
+    cells = {cell.name: cell for cell in plan.cells(resolve(tmp_path, methods=["rlw", "imtl", "log+pcgrad"]), load)}
+    assert cells["single_task-b/1"].tasks == ["b"]
+    assert cells["single_task-b/1"].config["balancer"] == "ew"
+    assert cells["rlw/1"].config["options"] == {"seed": 1}
+    assert cells["imtl/0"].config["options"] == {}
+    assert cells["imtl/0"].config["level"] == "features"
+    assert cells["log+pcgrad/0"].config["balancer"] == "log+pcgrad"
+    assert json.loads(json.dumps(cells["rlw/0"].config)) == cells["rlw/0"].config
+
+
+def test_defaults_come_from_the_data_set(tmp_path):
+    wanted = plan.resolve({}, tmp_path, False, load)
+    assert (wanted.epochs, wanted.seeds, wanted.methods) == (2, 3, plan.DEFAULT_METHODS)
+    assert (wanted.architecture, wanted.tasks, wanted.device) == ("hps", ("a", "b", "c"), "cpu")
+
+
+def test_all_is_every_method_that_can_run(tmp_path):
+    every = resolve(tmp_path, methods=["all"]).methods
+    assert {"ew", "db_mtl", "nash_mtl"} <= set(every)
+    assert "fixed" not in every  # has an option without a default
+    features = resolve(tmp_path, methods=["all"], level="features").methods
+    assert set(every) - set(features) == {"db_mtl"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"methods": ["db_mlt"]}, r"Unknown method 'db_mlt': did you mean 'db_mtl'\?"),
+        ({"methods": ["ew", "log+pcgard"]}, r"Unknown method 'pcgard': did you mean 'pcgrad'\?"),
+        ({"methods": ["ew", "uw", "ew"]}, "Method 'ew' is given twice"),
+        ({"methods": []}, "--methods is empty"),
+        ({"methods": ["fixed"]}, "Method 'fixed' needs the option weights="),
+        ({"methods": ["db_mtl"], "level": "features"}, "Method 'db_mtl' cannot measure gradients at level 'features'"),
+        ({"level": "feature"}, r"Unknown level 'feature': did you mean 'features'\?"),
+        ({"tasks": ["a", "d"]}, "Unknown task of tiny 'd'"),
+        ({"tasks": ["a", "a"]}, "Task 'a' is given twice"),
+        ({"architecture": "hsp"}, r"Unknown architecture 'hsp': did you mean 'hps'\?"),
+        ({"architecture": "point"}, "Architecture 'point' does not fit data set 'tiny'"),
+        ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
+        ({"epochs": -1}, "--epochs is -1: it must be at least 1"),
+        ({"device": "tpu"}, "Unknown device 'tpu'"),
+    ],
+)
+def test_bad_flags_are_refused_in_one_sentence(tmp_path, flags, sentence):
+    with pytest.raises(IsonomyError, match=sentence):
+        resolve(tmp_path, **flags)
+
+
+def test_cuda_without_a_gpu_is_refused_and_auto_is_resolved(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(IsonomyError, match="use --device cpu"):
+        resolve(tmp_path, device="cuda")
+    assert resolve(tmp_path, device="auto").device == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert resolve(tmp_path, device="auto").device == "cuda"
+
+
+def test_resuming_needs_no_other_flag(tmp_path):
+    wanted = resolve(tmp_path, tasks=["a", "c"], level="features")
+    store(tmp_path, wanted)
+    assert resolve(tmp_path, resume=True) == wanted
+    with pytest.raises(IsonomyError, match="There is no sweep to resume"):
+        resolve(tmp_path / "elsewhere", resume=True)
+
+
+def test_a_sweep_can_grow_and_never_shrinks(tmp_path):
+    store(tmp_path, resolve(tmp_path))
+    grown = resolve(tmp_path, methods=["imtl", "ew"], seeds=1)
+    assert (grown.methods, grown.seeds) == (("ew", "uw", "imtl"), 2)
+    assert resolve(tmp_path, resume=True, seeds=3).seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"epochs": 5}, "was made with epochs = 1, this sweep has 5: choose another --out, or delete"),
+        ({"tasks": ["a", "c"]}, "was made with tasks = a, b, c, this sweep has a, c"),
+        ({"level": "features"}, "was made with level = None, this sweep has features"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_another_sweep_is_refused_by_the_first_differing_key(tmp_path, flags, sentence, resume):
+    store(tmp_path, resolve(tmp_path))
+    with pytest.raises(IsonomyError, match=sentence):
+        resolve(tmp_path, resume, **flags)
+
+
+def test_a_cell_trained_with_another_config_is_refused(tmp_path):
+    cells = plan.cells(resolve(tmp_path), load)
+    path = tmp_path / cells[0].name
+    path.mkdir(parents=True)
+    records.write_json(path / records.CONFIG, {**cells[0].config, "learning_rate": 0.5})
+    with pytest.raises(IsonomyError, match=rf"{path} was made with learning_rate = 0.5, this sweep has 0.01"):
+        plan.survey(tmp_path, cells)
+
+
+def test_the_survey_finds_what_is_left(tmp_path):
+    cells = plan.cells(resolve(tmp_path), load)
+    assert plan.survey(tmp_path, cells) == cells
+    run_cell(cells[0], tmp_path, load)
+    assert plan.survey(tmp_path, cells) == cells[1:]
+
+
+def test_a_checkpoint_without_its_config_is_refused(tmp_path):
+    cells = plan.cells(resolve(tmp_path), load)
+    run_cell(cells[0], tmp_path, load)
+    (tmp_path / cells[0].name / records.CONFIG).unlink()
+    with pytest.raises(IsonomyError, match=r"config\.json is missing beside a checkpoint"):
+        plan.survey(tmp_path, cells)
+
+
+def test_a_damaged_plan_is_refused(tmp_path):
+    (tmp_path / plan.FILE).write_text('{"data": "tiny"}')
+    with pytest.raises(IsonomyError, match=r"plan\.json is damaged .*the finished cells stay"):
+        resolve(tmp_path)
+
+
+def test_a_file_or_a_closed_folder_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(IsonomyError, match="file is a file; name a folder"):
+        plan.require_writable(tmp_path / "file")
+    with pytest.raises(IsonomyError, match="file is a file; name a folder"):
+        plan.require_writable(tmp_path / "file" / "below")
+    plan.require_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(IsonomyError, match="is not yours to write"):
+        plan.require_writable(tmp_path / "new")
+
+
+def test_plain_summing_is_timed_once_whether_or_not_it_is_compared(tmp_path):
+    for methods in (["uw"], ["uw", "ew"]):
+        timed = [cell.name for cell in plan.timed(resolve(tmp_path, methods=methods), load)]
+        assert sorted(timed) == ["ew/0", "uw/0"]

@@ -1,0 +1,91 @@
+"""A data set that trains in milliseconds: three linear regressions of one random input."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isonomy.bench.architectures.hps import HPS
+from isonomy.bench.data import Metric, Task
+from isonomy.bench.seeds import order
+
+SCALES = {"a": 1.0, "b": 0.1, "c": 10.0}
+
+
+@dataclass
+class Tiny:
+    name: str = "tiny"
+    summary: str = "three regressions"
+    version: int = 1
+    tasks: tuple[Task, ...] = tuple(Task(name, (Metric("mse", up=False), Metric("score", up=True))) for name in SCALES)
+    architectures: tuple[str, ...] = ("hps",)
+    levels: tuple[str, ...] = ("features", "parameters")
+    epochs: int = 2
+    learning_rate: float = 1e-2
+    schedule: str = "linear"
+    trace_every: int = 0
+    fail: str = ""
+
+    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:
+        if self.fail in tasks:
+            raise RuntimeError("no network today\nsecond line")
+        return HPS(lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh()), {t: lambda: nn.Linear(8, 1) for t in tasks}, seed)
+
+    def batches(self, seed: int, epoch: int, device: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = _data("train")
+        for chosen in torch.split(order(len(x), seed, epoch), 16):
+            yield x[chosen], y[chosen]
+
+    def losses(self, model: nn.Module, batch: Any, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+        x, y = batch
+        feature, predictions = model(x)
+        columns = {name: y[:, i] for i, name in enumerate(SCALES)}
+        return {t: SCALES[t] * (predictions[t][:, 0] - columns[t]).square().mean() for t in tasks}, feature
+
+    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
+        x, y = _data(split)
+        with torch.no_grad():
+            predictions = model(x)[1]
+        result = {}
+        for task in tasks:
+            error = float((predictions[task][:, 0] - y[:, list(SCALES).index(task)]).square().mean())
+            result[task] = {"mse": error, "score": 1 / (1 + error)}
+        return result
+
+    def trace(self, model: nn.Module) -> list[float]:
+        raise NotImplementedError
+
+
+def _data(split: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed({"train": 0, "val": 1, "test": 2}[split])
+    x = torch.randn(64, 4, generator=generator)
+    mixing = torch.randn(4, 3, generator=torch.Generator().manual_seed(3))
+    return x, torch.sin(x @ mixing)
+
+
+def load(name: str) -> Tiny:
+    """A stand-in for ``isonomy.bench.data.load`` that worker processes can import."""
+    return Tiny()
+
+
+def load_failing(name: str) -> Tiny:
+    """As ``load``, but no network with a head for ``b`` can be made."""
+    return Tiny(fail="b")
+
+
+class Silent:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def epoch(self, cell: Any, done: int) -> None:
+        self.events.append((cell.name, f"epoch {done}"))
+
+    def finished(self, cell: Any) -> None:
+        self.events.append((cell.name, "finished"))
+
+    def failed(self, cell: Any, reason: str) -> None:
+        self.events.append((cell.name, f"failed: {reason}"))
