@@ -476,11 +476,19 @@ def test_state_follows_the_losses_to_another_device():
     balancer = isonomy.build("imtl", 2)
     theta = torch.ones(2, requires_grad=True)
     balancer([theta.sum(), theta.square().sum()], shared=theta)
-    balancer._move(torch.device("meta"))
+    balancer.to("meta")
     tensors = [*balancer.parameters(), *balancer.buffers()]
     tensors += [s["exp_avg"] for optimizer in balancer._optimizers for s in optimizer.state.values()]
     assert len(tensors) == 3
     assert {t.device.type for t in tensors} == {"meta"}
+
+
+def test_state_keeps_its_precision_when_the_model_is_cast():
+    whole = nn.ModuleDict({"model": nn.Linear(2, 2), "balancer": isonomy.build("imtl", 2)}).half()
+    assert whole["model"].weight.dtype == torch.float16
+    balancer = whole["balancer"]
+    assert {t.dtype for t in balancer.parameters()} == {torch.float32}
+    assert {t.dtype for t in balancer.buffers()} == {torch.float64}
 
 
 def test_the_state_survives_a_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -132,13 +132,12 @@ class Balancer(nn.Module):
         names = [self.tasks[position] for position in positions]
         checks.require_graph(losses, names)
         checks.require_everywhere(names, self.tasks, distributed.world_size())
-        self._move(total.device)
+        self._follow(total.device)
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
         values = distributed.mean(torch.stack([loss.detach().double() for loss in losses]))
         if not self._finite("loss", values.isfinite(), names, scaled):
-            seed = torch.nan if scaled else 0.0
-            return engine.hand_over(total, engine.leaf_gradients(losses, seed), scale)
+            return engine.hand_over(total, engine.leaf_gradients(losses, torch.nan if scaled else 0.0), scale)
         active = torch.tensor(positions, device=total.device)
         step = balance_losses(self._loss, losses, values, active, names)
         if self._gradient is None:
@@ -241,14 +240,17 @@ class Balancer(nn.Module):
             )
         return not unusable
 
-    def _move(self, device: torch.device) -> None:
-        """Follows the losses to their device."""
+    def _follow(self, device: torch.device) -> None:
         if self.held.device != device:
-            states = [optimizer.state_dict() for optimizer in self._optimizers]
             self.to(device)
-            self._optimizers = self._make_optimizers()
-            for optimizer, state in zip(self._optimizers, states, strict=True):
-                optimizer.load_state_dict(state)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
+        # Follows the model to its device; the state keeps its precision, whatever the model is cast to.
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        for position, optimizer in enumerate(self._make_optimizers()):
+            optimizer.load_state_dict(self._optimizers[position].state_dict())
+            self._optimizers[position] = optimizer
+        return self
 
     def _make_optimizers(self) -> list[torch.optim.Adam]:
         own = [stage for stage in self._stages if self.own_optimizer and list(stage.parameters())]
@@ -269,9 +271,7 @@ class Balancer(nn.Module):
         checks.require_matrix("gramian", gramian, len(self.tasks), square=True)
         if any("features" not in smoothing.levels() for smoothing in self._smoothing):
             raise IsonomyError("The method averages the task gradients themselves: use .aggregate(jacobian).")
-        balancer = self._alone()
-        self._move(gramian.device)
-        return self._weigh_alone(balancer, Gramian.of(gramian))
+        return self._weigh_alone(self._alone(gramian.device), Gramian.of(gramian))
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """The aggregate of task gradients of your own, with smoothing; counts as a step.
@@ -286,21 +286,21 @@ class Balancer(nn.Module):
             IsonomyError: The method needs more than the gradients, or J has the wrong shape or is not finite.
         """
         checks.require_matrix("jacobian", jacobian, len(self.tasks), square=False)
-        balancer = self._alone()
-        self._move(jacobian.device)
+        balancer = self._alone(jacobian.device)
         rows = [[row] for row in jacobian.detach().unbind()]
         for smoothing in self._smoothing:
             rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
         return combine(rows, self._weigh_alone(balancer, Gramian.of(gramian(rows))))[0]
 
-    def _alone(self) -> GradientBalancer:
-        """The gradient balancer, if it can do without losses."""
+    def _alone(self, device: torch.device) -> GradientBalancer:
+        """The gradient balancer, if it can do without losses, on a device."""
         if self._gradient is None:
             raise IsonomyError("The method balances losses and has no gradient side: call the balancer on losses.")
         if self._gradient.uses_losses:
             raise IsonomyError(
                 f"{type(self._gradient).__name__} needs the losses besides the gradients: call the balancer on losses."
             )
+        self._follow(device)
         return self._gradient
 
     def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian) -> Tensor:
