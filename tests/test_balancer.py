@@ -181,6 +181,18 @@ def test_tied_weights():
     torch.testing.assert_close(shared.weight.grad, expected)
 
 
+def test_features_summed_over_the_batch():
+    model = Model()
+    balancer = isonomy.build("imtl_g", TASKS, feature_reduce="batch_sum")
+    z = model.trunk(model.x)
+    balancer(model.losses(z), shared=z).backward()
+    through = model.trunk(model.x)
+    zs = [torch.autograd.grad(loss, through, retain_graph=True)[0] for loss in model.losses(through).values()]
+    torch.testing.assert_close(balancer.report.norms, torch.stack([g.sum(0).norm() for g in zs]))
+    expected = sum(w * g for w, g in zip(balancer.report.weights, reference_rows(model, [1.0] * 3), strict=True))
+    torch.testing.assert_close(trunk_gradient(model), expected)
+
+
 def test_probe_measures_there_and_applies_everywhere():
     for level in ("parameters", "features"):
         model = Model()
@@ -525,6 +537,7 @@ def test_aggregate_keeps_the_dtype_and_equals_the_weights():
         ((nn.Linear(1, 1),), {}, "Linear"),
         ((EW(),), {"heads": "mine"}, "'mine'"),
         ((EW(),), {"nonfinite": "ignore"}, "'ignore'"),
+        ((EW(),), {"feature_reduce": "sum"}, "'batch_sum'"),
         ((EW(),), {"update_every": 0}, "update_every=0"),
         ((EMA(), MaxNorm()), {"update_every": 2}, "every step"),
         ((EW(),), {"tasks": 0}, "no task"),

@@ -12,8 +12,8 @@ from isonomy import checks, distributed, engine
 from isonomy.errors import IsonomyError, listing
 from isonomy.gramian import Gramian, combine, finite, gramian
 from isonomy.report import StepReport
-from isonomy.stages import LEVELS, GradientBalancer, Heads, Level, LossBalancer, Smoothing, Stage
-from isonomy.step import Step, balance_losses, weigh
+from isonomy.stages import LEVELS, FeatureReduce, GradientBalancer, Heads, Level, LossBalancer, Smoothing, Stage
+from isonomy.step import Step, balance_losses, observe, weigh
 
 Losses = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
 Shared = Tensor | nn.Module | Iterable[Tensor] | None
@@ -35,9 +35,10 @@ class Balancer(nn.Module):
             shared gradient is zero trains its head by its own gradient in either case.
         nonfinite: What a loss or gradient that is not finite does: ``"raise"`` an error that names the task, or
             ``"skip"`` the step (all gradients zero).
-        allow_missing: Whether a batch may lack the losses of some tasks; the present ones are balanced among
-            themselves.
+        allow_missing: Whether a batch may lack some tasks' losses; the others are balanced among themselves.
         update_every: Task gradients are measured, and checked, at every so many-th step; weights are reused in between.
+        feature_reduce: A feature's gradient is measured over the whole batch as one vector, ``"flatten"`` as in the
+            papers, or as the sum over samples (the first dimension), ``"batch_sum"`` as in LibMTL.
         own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser
             does, through ``balancer.parameters()``.
 
@@ -55,11 +56,12 @@ class Balancer(nn.Module):
         nonfinite: Literal["raise", "skip"] = "raise",
         allow_missing: bool = False,
         update_every: int = 1,
+        feature_reduce: FeatureReduce = "flatten",
         own_optimizer: bool = True,
     ) -> None:
         super().__init__()
         self.tasks = checks.task_names(tasks)
-        checks.require_stages(stages, heads, nonfinite, update_every)
+        checks.require_stages(stages, heads, nonfinite, update_every, feature_reduce)
         for stage in stages:
             stage.setup(len(self.tasks))
         self.stages = nn.ModuleList(stages)
@@ -68,11 +70,11 @@ class Balancer(nn.Module):
         self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
         self._gradient = next((stage for stage in stages if isinstance(stage, GradientBalancer)), None)
         self.heads = heads or (self._gradient.heads if self._gradient else "own")
-        self.nonfinite, self.allow_missing, self.update_every = nonfinite, allow_missing, update_every
+        self.nonfinite, self.allow_missing, self.own_optimizer = nonfinite, allow_missing, own_optimizer
+        self.update_every, self.feature_reduce = update_every, feature_reduce
         # The weights of the last measured step, at the shared parameters and at the heads.
         self.register_buffer("held", torch.ones(2, len(self.tasks), dtype=torch.float64))
         self.steps = 0
-        self.own_optimizer = own_optimizer
         # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
         self.requires_grad_(not own_optimizer)
         self._optimizers = self._make_optimizers()
@@ -165,11 +167,10 @@ class Balancer(nn.Module):
         self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
     ) -> dict[Tensor, Tensor]:
         """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times the scale."""
+        level = graph.level if probe is None else engine.level_of(probe)
         if probe is None:
-            level = graph.level
             rows, heads = engine.task_gradients(step.losses, step.seeds(1.0), graph)
         else:
-            level = engine.level_of(probe)
             rows, heads = engine.rows_at(step.losses, step.seeds(1.0), probe), []
         if level == "parameters":
             rows = distributed.mean_rows(rows)
@@ -177,14 +178,13 @@ class Balancer(nn.Module):
             rows = [[part / step.scale for part in row] for row in rows] if step.scale != 1 else rows
             fine = finite(rows)
         else:
-            matrix = gramian(rows) / step.scale**2
-            gram = Gramian.of(matrix if level == "parameters" else distributed.feature_gramian(matrix))
+            gram = observe(rows, level, step.scale, self.feature_reduce)
             fine = gram.norms.isfinite()
         if self._finite("gradient", fine, step.names, step.scaled):
             for smoothing in self._smoothing:
                 rows = smoothing(rows, step.active)
             if self._smoothing:
-                gram = Gramian.of(gramian(rows))
+                gram = observe(rows, level, 1.0, self.feature_reduce)
             weights, head_weights = weigh(balancer, gram, step)
             self._commit(step, weights, head_weights, gram)
         elif step.scaled:

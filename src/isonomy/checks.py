@@ -29,7 +29,9 @@ def task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def require_stages(stages: Sequence[Stage], heads: str | None, nonfinite: str, update_every: int) -> None:
+def require_stages(
+    stages: Sequence[Stage], heads: str | None, nonfinite: str, update_every: int, feature_reduce: str
+) -> None:
     """Raises an error unless the stages can follow each other and the balancer's arguments are known."""
     kinds = (LossBalancer, Smoothing, GradientBalancer)
     order = []
@@ -53,6 +55,8 @@ def require_stages(stages: Sequence[Stage], heads: str | None, nonfinite: str, u
         raise unknown("value of heads", str(heads), ("own", "weighted"))
     if nonfinite not in ("raise", "skip"):
         raise unknown("value of nonfinite", nonfinite, ("raise", "skip"))
+    if feature_reduce not in ("flatten", "batch_sum"):
+        raise unknown("value of feature_reduce", feature_reduce, ("flatten", "batch_sum"))
     if update_every < 1:
         raise IsonomyError(f"update_every={update_every} must be 1 or more.")
     if update_every > 1 and 1 in order:

@@ -18,6 +18,7 @@ from isonomy.gramian import Gramian
 
 Level = Literal["parameters", "features"]
 Heads = Literal["own", "weighted"]
+FeatureReduce = Literal["flatten", "batch_sum"]
 Domain = Literal["any", "nonnegative", "positive"]
 LEVELS: tuple[Level, ...] = ("parameters", "features")
 

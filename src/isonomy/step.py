@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isonomy import checks
-from isonomy.gramian import Gramian
-from isonomy.stages import GradientBalancer, LossBalancer, Measurement
+from isonomy import checks, distributed
+from isonomy.gramian import Gramian, gramian
+from isonomy.stages import FeatureReduce, GradientBalancer, Level, LossBalancer, Measurement
 
 
 @dataclass
@@ -68,6 +68,17 @@ def balance_losses(
         balanced = torch.func.functional_call(stage, copies, (balanced, active)) if copies else stage(balanced, active)
     weights, *gradients = torch.autograd.grad(balanced.sum(), [leaf, *own.values()])
     return Step(losses, names, active, values, weights, dict(zip(own, gradients, strict=True)), inputs)
+
+
+def observe(rows: list[list[Tensor]], level: Level, scale: float, reduce: FeatureReduce) -> Gramian:
+    """The gramian of rows of J that are ``scale`` times too long; of the whole batch under data parallelism."""
+    if level == "features" and reduce == "batch_sum":
+        # Sums over samples are vectors of one length on every process, as gradients of parameters are.
+        rows = distributed.mean_rows([[part.sum(0) if part.ndim else part for part in row] for row in rows])
+    matrix = gramian(rows) / scale**2
+    if level == "features" and reduce == "flatten":
+        matrix = distributed.feature_gramian(matrix)
+    return Gramian.of(matrix)
 
 
 def weigh(balancer: GradientBalancer, gram: Gramian, step: Step) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ CASES = [
     ("pcgrad", "parameters"),
     ("gradnorm", "features"),
     ("db_mtl", "parameters"),
+    ("nash_mtl", "batch_sum"),
 ]
 STEPS = 3
 
@@ -44,14 +45,15 @@ def train(name, level, rank=0, world=1):
     x, y = (torch.randn(STEPS, 8, n, generator=generator, dtype=torch.float64) for n in (3, 3))
     net = Net()
     model = DistributedDataParallel(net) if world > 1 else net
-    balancer = isonomy.build(name, ["a", "b", "c"])
+    options = {"feature_reduce": "batch_sum"} if level == "batch_sum" else {}
+    balancer = isonomy.build(name, ["a", "b", "c"], **options)
     optimizer = torch.optim.SGD(net.parameters(), 0.05)
     for k in range(STEPS):
         part = slice(rank * 8 // world, (rank + 1) * 8 // world)
         z, outputs = model(x[k, part])
         losses = [10.0**t * (out[:, 0] - y[k, part, t]).square().mean() for t, out in enumerate(outputs)]
         optimizer.zero_grad()
-        balancer(losses, shared=z if level == "features" else net.trunk).backward()
+        balancer(losses, shared=net.trunk if level == "parameters" else z).backward()
         optimizer.step()
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
