@@ -24,8 +24,8 @@ check: $(VENV)/dev  ## lint, format, strict types and the import graph
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest tests/test_imports.py
 
-clean:
-	rm -rf $(VENV) $(VENV)-core runs build dist
+clean:  ## the environments; runs/ stays
+	rm -rf $(VENV) $(VENV)-core build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
