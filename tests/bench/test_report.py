@@ -152,6 +152,10 @@ def test_the_verdict_names_the_best_and_the_loser_under_plain_summing(found):
     assert sentences[3].startswith("IMTL weighted the gradient of “b” 12 times as much as that of “c”")
     assert len(sentences) == 4
 
+    found.row("uw").task_deltas["b"] = 5.0
+    assert verdict(found)[4].startswith("UW brings “b” back furthest, to ")
+    assert verdict(found)[4].endswith("and loses most on “a” (−2.0 %).")
+
 
 def test_the_verdict_does_not_claim_what_lies_within_a_deviation(found):
     sentences = verdict(score(found, ew=(-1.0, 2.0), uw=(-0.5, 0.1), imtl=(0.0, 0.1)))

@@ -28,6 +28,7 @@ def verdict(results: Results) -> list[str]:
         sentences += _loser(plain, results)
         if best is not plain:
             sentences += _weights(best, plain, results)
+        sentences += _rescuer(best, plain, results)
     return sentences
 
 
@@ -111,6 +112,21 @@ def _weights(best: Row, plain: Row, results: Results) -> list[str]:
     return [
         f"{best.title} weighted the gradient of “{task}” {ratio:.3g} times as much as that of “{other}” "
         f"(mean over training), and “{task}” ended at {number(best.metrics[task][metric.name].mean)}{unit}."
+    ]
+
+
+def _rescuer(best: Row, plain: Row, results: Results) -> list[str]:
+    """Who helped the task that plain summing fails most, if that is not who is best over all."""
+    task = min(plain.task_deltas, key=lambda name: plain.task_deltas[name])
+    rescuer = max(results.ranked, key=lambda row: row.task_deltas[task])
+    if plain.task_deltas[task] >= 0 or rescuer in (best, plain):
+        return []
+    metric = next(entry for entry in results.tasks if entry.name == task).metrics[0]
+    unit = f" {metric.unit}" if metric.unit else ""
+    pays = min(rescuer.task_deltas, key=lambda name: rescuer.task_deltas[name])
+    return [
+        f"{rescuer.title} brings “{task}” back furthest, to {number(rescuer.metrics[task][metric.name].mean)}{unit}, "
+        f"and loses most on “{pays}” ({signed(rescuer.task_deltas[pays], 1)} %)."
     ]
 
 
