@@ -109,15 +109,27 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
         "--out",
         str(tmp_path),
     ]
-    assert main(command) == 1
+    assert main(command) == 2
     captured = capsys.readouterr()
     assert "failed:" in captured.out
+    assert "Log needs a loss of 0 or more" in captured.out
     assert "Traceback" not in captured.out + captured.err
     failed = [path.parent for path in tmp_path.rglob(records.ERROR)]
     assert failed
     assert all(folder.parent.name == "log" for folder in failed)
     assert "Traceback" in (failed[0] / records.ERROR).read_text()
     assert [line.split(",")[0] for line in (tmp_path / "summary.csv").read_text().splitlines()] == ["method", "ew"]
+
+
+def test_a_run_that_crashes_has_another_exit_code_than_bad_input(tmp_path, monkeypatch, capsys):
+    from isonomy.bench.data import toy
+
+    def crash(self, model):
+        raise ZeroDivisionError("out of luck")
+
+    monkeypatch.setattr(toy.Toy, "trace", crash)
+    assert main([*TOY, "--out", str(tmp_path)]) == 1
+    assert "out of luck" in capsys.readouterr().out
 
 
 BAD = [

@@ -18,7 +18,7 @@ FLAGS = {"data": "tiny", "methods": ["ew", "uw", "imtl"], "seeds": 2, "epochs": 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep")
-    assert compare.compare(FLAGS, out, 1, False, Console(quiet=True), load) == 0
+    assert compare.compare(FLAGS, out, 1, False, Console(quiet=True), load) == []
     return out
 
 
@@ -201,7 +201,9 @@ def test_the_picture(found, tmp_path, ending):
 
 
 def test_one_seed_has_no_deviation(tmp_path):
-    assert compare.compare({**FLAGS, "seeds": 1, "methods": ["uw"]}, tmp_path, 1, False, Console(quiet=True), load) == 0
+    assert (
+        compare.compare({**FLAGS, "seeds": 1, "methods": ["uw"]}, tmp_path, 1, False, Console(quiet=True), load) == []
+    )
     method, mean, std, ratio = (tmp_path / results.SUMMARY).read_text().splitlines()[1].split(",")
     assert (method, std) == ("uw", "")
     assert float(ratio) > 0
@@ -213,7 +215,7 @@ def test_one_seed_has_no_deviation(tmp_path):
 def test_step_times_are_kept_on_resuming(swept, tmp_path):
     before = (swept / "timing.json").read_text()
     plan_before = plan.read(swept)
-    assert compare.compare({}, swept, 1, True, Console(quiet=True), load) == 0
+    assert compare.compare({}, swept, 1, True, Console(quiet=True), load) == []
     assert (swept / "timing.json").read_text() == before
     assert plan.read(swept) == plan_before
 

@@ -151,7 +151,8 @@ def test_threads_are_one_inside_and_as_before_outside():
 def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path):
     cells = plan.cells(plan.resolve(FLAGS, tmp_path, False, load), load)
     listener = Silent()
-    assert sweep.run(cells, tmp_path, 1, listener, load_failing) == 3
+    failures = sweep.run(cells, tmp_path, 1, listener, load_failing)
+    assert [failure.refused for failure in failures] == [False] * 3
     over = dict(event for event in listener.events if not event[1].startswith("epoch"))
     assert over.pop("single_task-a/0") == over.pop("single_task-c/0") == "finished"
     assert set(over) == {"single_task-b/0", "ew/0", "db_mtl/0"}
@@ -159,21 +160,21 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path):
     assert "RuntimeError: no network today" in (tmp_path / "ew" / "0" / records.ERROR).read_text()
     assert plan.survey(tmp_path, cells) == [entry for entry in cells if "b" in entry.tasks]
 
-    assert sweep.run(plan.survey(tmp_path, cells), tmp_path, 1, listener, load) == 0
+    assert sweep.run(plan.survey(tmp_path, cells), tmp_path, 1, listener, load) == []
     assert not (tmp_path / "ew" / "0" / records.ERROR).exists()
 
 
 def test_processes_change_no_number_and_one_that_dies_takes_no_other_with_it(tmp_path):
     cells = plan.cells(plan.resolve({**FLAGS, "epochs": 1}, tmp_path, False, load), load)
     listener = Silent()
-    assert sweep.run(cells, tmp_path / "two", 2, listener, load_deadly) == 2
+    assert len(sweep.run(cells, tmp_path / "two", 2, listener, load_deadly)) == 2
     over = dict(event for event in listener.events if not event[1].startswith("epoch"))
     assert over.pop("single_task-b/0").startswith("failed: its process was killed")
     assert over.pop("single_task-c/0") == "failed: out of luck"
     assert over == {"single_task-a/0": "finished", "ew/0": "finished", "db_mtl/0": "finished"}
     assert {("ew/0", "epoch 0"), ("ew/0", "epoch 1")} <= set(listener.events)
 
-    assert sweep.run(cells, tmp_path / "one", 1, Silent(), load) == 0
+    assert sweep.run(cells, tmp_path / "one", 1, Silent(), load) == []
     for name in over:
         assert lines(tmp_path / "one", name) == lines(tmp_path / "two", name)
 

@@ -25,7 +25,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for the process's own.
 
     Returns:
-        The exit code: 0, 1 if a run of a sweep failed, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 1 if a run of a sweep failed, 2 for bad input (also when it shows in a run), 130 when
+        interrupted.
     """
     try:
         return int(commands.main(args=arguments, prog_name="isonomy", standalone_mode=False) or 0)
@@ -84,7 +85,9 @@ def compare(out: Path | None, jobs: int, resume: bool, **flags: Any) -> int:
     # A pipe is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 160)
     failures = run_comparison(flags, folder, jobs, resume, console)
-    return FAILED_CELLS if failures else 0
+    if all(failure.refused for failure in failures):
+        return BAD_INPUT if failures else 0
+    return FAILED_CELLS
 
 
 @commands.command("list")

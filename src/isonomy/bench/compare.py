@@ -16,7 +16,7 @@ from isonomy.bench.progress import Progress, plural, table
 
 def compare(
     flags: Mapping[str, Any], out: Path, jobs: int, resume: bool, console: Console, load: sweep.Load = data.load
-) -> int:
+) -> list[sweep.Failure]:
     """Plans a sweep, runs what is left of it, and writes its tables and report.
 
     Args:
@@ -28,7 +28,7 @@ def compare(
         load: Finds data sets.
 
     Returns:
-        How many cells failed.
+        Why cells have failed, if any have.
 
     Raises:
         IsonomyError: The flags or the folder cannot be used; nothing has been written then.

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +17,22 @@ from typing import Protocol
 from isonomy.bench import data, records
 from isonomy.bench.plan import Cell
 from isonomy.bench.runner import run_cell
+from isonomy.errors import IsonomyError
 
 Load = Callable[[str], data.Problem]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no result.
+
+    Attributes:
+        reason: In one line.
+        refused: Whether the input was at fault, and not the code or the machine.
+    """
+
+    reason: str
+    refused: bool = False
 
 
 class Listener(Protocol):
@@ -33,7 +48,7 @@ class Listener(Protocol):
         """A cell cannot be finished."""
 
 
-def attempt(cell: Cell, out: Path, load: Load, on_epoch: Callable[[int], None]) -> str | None:
+def attempt(cell: Cell, out: Path, load: Load, on_epoch: Callable[[int], None]) -> Failure | None:
     """Runs a cell and stores the traceback if it fails.
 
     Args:
@@ -43,18 +58,18 @@ def attempt(cell: Cell, out: Path, load: Load, on_epoch: Callable[[int], None]) 
         on_epoch: Called with the number of epochs done.
 
     Returns:
-        Why it failed, in one line; None if it did not.
+        Why it failed; None if it did not.
     """
     try:
         run_cell(cell, out, load, on_epoch)
     except Exception as error:  # a cell may fail in any way; the others go on
         (out / cell.name).mkdir(parents=True, exist_ok=True)
         records.write_text(out / cell.name / records.ERROR, traceback.format_exc())
-        return " ".join(str(error).split()) or type(error).__name__
+        return Failure(" ".join(str(error).split()) or type(error).__name__, isinstance(error, IsonomyError))
     return None
 
 
-def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load = data.load) -> int:
+def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load = data.load) -> list[Failure]:
     """Runs the cells that are left.
 
     Args:
@@ -65,32 +80,32 @@ def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: L
         load: Finds data sets; must be importable by name when there are several jobs.
 
     Returns:
-        How many failed.
+        The failures.
     """
     if jobs > 1 and len(cells) > 1:
         return _run_in_processes(cells, out, jobs, listener, load)
-    failures = 0
+    failures: list[Failure] = []
     for cell in cells:
-        reason = attempt(cell, out, load, lambda done, cell=cell: listener.epoch(cell, done))  # type: ignore[misc]
-        failures += _tell(listener, cell, reason)
+        failure = attempt(cell, out, load, lambda done, cell=cell: listener.epoch(cell, done))  # type: ignore[misc]
+        failures += _tell(listener, cell, failure)
     return failures
 
 
-def _tell(listener: Listener, cell: Cell, reason: str | None) -> bool:
-    if reason is None:
+def _tell(listener: Listener, cell: Cell, failure: Failure | None) -> list[Failure]:
+    if failure is None:
         listener.finished(cell)
-    else:
-        listener.failed(cell, reason)
-    return reason is not None
+        return []
+    listener.failed(cell, failure.reason)
+    return [failure]
 
 
-def _run_in_processes(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load) -> int:
+def _run_in_processes(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load) -> list[Failure]:
     """As ``run``, in worker processes.
 
     A worker that dies takes its pool with it. Which of the cells that had begun killed it is not known, so each of them
     is tried again alone; the others get a new pool.
     """
-    failures = 0
+    failures: list[Failure] = []
     batches = [(list(cells), jobs)]
     while batches:
         batch, workers = batches.pop(0)
@@ -102,7 +117,7 @@ def _run_in_processes(cells: Sequence[Cell], out: Path, jobs: int, listener: Lis
                 reason = "its process was killed, perhaps for want of memory; try fewer --jobs"
                 (out / cell.name).mkdir(parents=True, exist_ok=True)
                 records.write_text(out / cell.name / records.ERROR, reason + "\n")
-                failures += _tell(listener, cell, reason)
+                failures += _tell(listener, cell, Failure(reason))
             continue
         batches += [([cell], 1) for cell in suspects]
         if rest := [cell for cell in unfinished if cell.name not in begun]:
@@ -112,14 +127,14 @@ def _run_in_processes(cells: Sequence[Cell], out: Path, jobs: int, listener: Lis
 
 def _run_pool(
     cells: Sequence[Cell], out: Path, workers: int, listener: Listener, load: Load
-) -> tuple[int, set[str], list[Cell]]:
-    """Runs cells in a pool: how many failed, which had begun, and which are not over because the pool broke."""
+) -> tuple[list[Failure], set[str], list[Cell]]:
+    """Runs cells in a pool: which failed, which had begun, and which are not over because the pool broke."""
     context = multiprocessing.get_context("spawn")
     events: SimpleQueue[tuple[str, int]] = context.SimpleQueue()
     by_name = {cell.name: cell for cell in cells}
     begun: set[str] = set()
     unfinished: list[Cell] = []
-    failures = 0
+    failures: list[Failure] = []
     with ProcessPoolExecutor(min(workers, len(cells)), context, _prepare, (events,)) as pool:
         try:
             running = {pool.submit(_attempt, cell, out, load): cell for cell in cells}
@@ -160,5 +175,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _attempt(cell: Cell, out: Path, load: Load) -> str | None:
+def _attempt(cell: Cell, out: Path, load: Load) -> Failure | None:
     return attempt(cell, out, load, lambda done: _events.put((cell.name, done)))
