@@ -488,7 +488,7 @@ def test_state_follows_the_losses_to_another_device():
     balancer = isonomy.build("imtl", 2)
     theta = torch.ones(2, requires_grad=True)
     balancer([theta.sum(), theta.square().sum()], shared=theta)
-    balancer.to("meta")
+    balancer._follow(torch.device("meta"))
     tensors = [*balancer.parameters(), *balancer.buffers()]
     tensors += [s["exp_avg"] for optimizer in balancer._optimizers for s in optimizer.state.values()]
     assert len(tensors) == 3
