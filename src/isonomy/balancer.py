@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from isonomy import checks, distributed, engine
 from isonomy.errors import IsonomyError, listing
 from isonomy.gramian import Gramian, combine, finite, gramian
+from isonomy.own import OwnOptimizers
 from isonomy.report import StepReport
 from isonomy.stages import LEVELS, FeatureReduce, GradientBalancer, Heads, Level, LossBalancer, Smoothing, Stage
 from isonomy.step import Step, balance_losses, observe, weigh
@@ -33,8 +34,9 @@ class Balancer(nn.Module):
         tasks: How many tasks there are, or their names.
         heads: ``"own"`` or ``"weighted"`` gradients for the heads; None for what the method's paper says. A task whose
             shared gradient is zero trains its head by its own gradient in either case.
-        nonfinite: What a loss or gradient that is not finite does: ``"raise"`` an error that names the task, or
-            ``"skip"`` the step (all gradients zero).
+        nonfinite: What a loss, or a task's gradient at the shared part, that is not finite does: ``"raise"`` an error
+            that names the task, or ``"skip"`` the step (all gradients zero). Methods that take no task gradients look
+            at the losses only.
         allow_missing: Whether a batch may lack some tasks' losses; the others are balanced among themselves.
         update_every: Task gradients are measured, and checked, at every so many-th step; weights are reused in between.
         feature_reduce: A feature's gradient is measured over the whole batch as one vector, ``"flatten"`` as in the
@@ -64,6 +66,7 @@ class Balancer(nn.Module):
         checks.require_stages(stages, heads, nonfinite, update_every, feature_reduce)
         for stage in stages:
             stage.setup(len(self.tasks))
+            stage.taken = True
         self.stages = nn.ModuleList(stages)
         self._stages = stages
         self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
@@ -72,12 +75,12 @@ class Balancer(nn.Module):
         self.heads = heads or (self._gradient.heads if self._gradient else "own")
         self.nonfinite, self.allow_missing, self.own_optimizer = nonfinite, allow_missing, own_optimizer
         self.update_every, self.feature_reduce = update_every, feature_reduce
-        # The weights of the last measured step, at the shared parameters and at the heads.
-        self.register_buffer("held", torch.ones(2, len(self.tasks), dtype=torch.float64))
+        # The weights of the last measured step, at the shared parameters and at the heads; NaN for who had no part.
+        self.register_buffer("held", torch.full((2, len(self.tasks)), torch.nan, dtype=torch.float64))
         self.steps = 0
         # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
         self.requires_grad_(not own_optimizer)
-        self._optimizers = self._make_optimizers()
+        self._own = OwnOptimizers(stages if own_optimizer else (), len(self.tasks))
         self._report: StepReport | None = None
 
     @property
@@ -107,7 +110,13 @@ class Balancer(nn.Module):
         return self._report
 
     def forward(
-        self, losses: Losses, shared: Shared = None, *, probe: Shared = None, grad_scaler: Any = None
+        self,
+        losses: Losses,
+        shared: Shared = None,
+        *,
+        probe: Shared = None,
+        grad_scaler: Any = None,
+        retain_graph: bool = False,
     ) -> Tensor:
         """One step.
 
@@ -120,6 +129,7 @@ class Balancer(nn.Module):
                 weights are applied at ``shared`` all the same.
             grad_scaler: The ``torch.amp.GradScaler`` that will scale the returned loss, so that task gradients in
                 float16 are scaled as well.
+            retain_graph: Whether the losses' graphs stay for terms besides them that depend on the same activations.
 
         Returns:
             A 0-d tensor: the sum of the losses, whose ``backward()`` gives the balanced gradients.
@@ -139,7 +149,9 @@ class Balancer(nn.Module):
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
         values = distributed.mean(torch.stack([loss.detach().double() for loss in losses]))
         if not self._finite("loss", values.isfinite(), names, scaled):
-            return engine.hand_over(total, engine.leaf_gradients(losses, torch.nan if scaled else 0.0), scale)
+            return engine.hand_over(
+                total, engine.leaf_gradients(losses, torch.nan if scaled else 0.0, self.parameters()), scale
+            )
         active = torch.tensor(positions, device=total.device)
         step = balance_losses(self._loss, losses, values, active, names)
         if self._gradient is None:
@@ -149,11 +161,11 @@ class Balancer(nn.Module):
 
         step.scale, step.scaled = scale, scaled
         checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
-        graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared))
-        checks.require_reach("shared", graph.reached, names)
-        checks.require_no_bypass(graph.past, names)
-        checks.require_level(graph.level, self.levels, self._smoothing, probe is not None)
-        if self.steps % self.update_every:
+        graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared), retain_graph)
+        checks.require_reach("shared" if shared is not None else None, graph.reached, names)
+        checks.require_graph_fits(graph, names)
+        checks.require_level(graph.level, self.levels, self._smoothing, probe is not None, shared is not None)
+        if self.steps % self.update_every and not self.held[:, active].isnan().any():
             weights, head_weights = self.held[:, active]
             self._commit(step, weights, head_weights)
             gradients = self._weighted(step, graph, weights, head_weights)
@@ -187,10 +199,9 @@ class Balancer(nn.Module):
                 gram = observe(rows, level, 1.0, self.feature_reduce)
             weights, head_weights = weigh(balancer, gram, step)
             self._commit(step, weights, head_weights, gram)
-        elif step.scaled:
-            weights, head_weights = torch.full((2, len(rows)), torch.nan, device=fine.device)
         else:
-            return engine.leaf_gradients(step.losses, 0.0)
+            step.own.clear()
+            return engine.leaf_gradients(step.losses, torch.nan if step.scaled else 0.0, self.parameters())
         if probe is not None:
             return self._weighted(step, graph, weights, head_weights)
         shared = combine(rows, weights * step.scale if self._smoothing else weights)
@@ -200,7 +211,8 @@ class Balancer(nn.Module):
                 for weight, head in zip(head_weights, heads, strict=True)
             ]
         own = [pair for head in heads for pair in head.items()]
-        return engine.accumulated([*zip(graph.shared, shared, strict=True), *own])
+        met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
+        return engine.accumulated([*met, *own])
 
     def _weighted(self, step: Step, graph: engine.Graph, weights: Tensor, head_weights: Tensor) -> dict[Tensor, Tensor]:
         """The balanced gradients under weights that are known: no task's gradient is taken apart."""
@@ -208,7 +220,7 @@ class Balancer(nn.Module):
         factors = head_weights if self.heads == "weighted" else torch.ones_like(head_weights)
         with engine.blocked(graph):
             heads = engine.pull(step.losses, step.seeds(factors), leaves, retain=True)
-            keep = graph.entangled and graph.level == "features"
+            keep = graph.retain or (graph.entangled and graph.level == "features")
             shared = engine.pull(step.losses, step.seeds(weights), graph.shared, retain=keep)
         return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])
 
@@ -219,13 +231,10 @@ class Balancer(nn.Module):
         for stage, seen in zip(self._loss, step.inputs, strict=False):
             stage.update(seen, step.active)
         if self.own_optimizer:
-            for parameter, gradient in step.own.items():
-                parameter.grad = gradient.to(parameter)
-            for optimizer in self._optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            self._own.step(step.own, step.active)
             step.own.clear()
-        if weights is not None and head_weights is not None:
+        if gram is not None and weights is not None and head_weights is not None:
+            self.held.fill_(torch.nan)
             self.held[:, step.active] = torch.stack([weights, head_weights])
         self.steps += 1
         self._report = StepReport.of(self.tasks, step.active, step.values, step.loss_weights, weights, gram)
@@ -247,14 +256,7 @@ class Balancer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
         # Follows the model to its device; the state keeps its precision, whatever the model is cast to.
         super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
-        for position, optimizer in enumerate(self._make_optimizers()):
-            optimizer.load_state_dict(self._optimizers[position].state_dict())
-            self._optimizers[position] = optimizer
         return self
-
-    def _make_optimizers(self) -> list[torch.optim.Adam]:
-        own = [stage for stage in self._stages if self.own_optimizer and list(stage.parameters())]
-        return [torch.optim.Adam(stage.parameters(), lr=stage.own_lr) for stage in own]
 
     def weights(self, gramian: Tensor) -> Tensor:
         """The gradient balancer's weights for a gramian of your own; counts as a step.
@@ -271,7 +273,9 @@ class Balancer(nn.Module):
         checks.require_matrix("gramian", gramian, len(self.tasks), square=True)
         if any("features" not in smoothing.levels() for smoothing in self._smoothing):
             raise IsonomyError("The method averages the task gradients themselves: use .aggregate(jacobian).")
-        return self._weigh_alone(self._alone(gramian.device), Gramian.of(gramian))
+        balancer = checks.gradient_side(self._gradient)
+        self._follow(gramian.device)
+        return self._weigh_alone(balancer, Gramian.of(gramian))
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """The aggregate of task gradients of your own, with smoothing; counts as a step.
@@ -286,22 +290,12 @@ class Balancer(nn.Module):
             IsonomyError: The method needs more than the gradients, or J has the wrong shape or is not finite.
         """
         checks.require_matrix("jacobian", jacobian, len(self.tasks), square=False)
-        balancer = self._alone(jacobian.device)
+        balancer = checks.gradient_side(self._gradient)
+        self._follow(jacobian.device)
         rows = [[row] for row in jacobian.detach().unbind()]
         for smoothing in self._smoothing:
             rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
         return combine(rows, self._weigh_alone(balancer, Gramian.of(gramian(rows))))[0]
-
-    def _alone(self, device: torch.device) -> GradientBalancer:
-        """The gradient balancer, if it can do without losses, on a device."""
-        if self._gradient is None:
-            raise IsonomyError("The method balances losses and has no gradient side: call the balancer on losses.")
-        if self._gradient.uses_losses:
-            raise IsonomyError(
-                f"{type(self._gradient).__name__} needs the losses besides the gradients: call the balancer on losses."
-            )
-        self._follow(device)
-        return self._gradient
 
     def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian) -> Tensor:
         ones = torch.ones_like(gram.norms)
@@ -336,15 +330,15 @@ class Balancer(nn.Module):
             "tasks": list(self.tasks),
             "stages": [type(stage).__name__ for stage in self._stages],
             "steps": self.steps,
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "optimizers": self._own.state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes back what ``get_extra_state`` gave."""
         self.steps = state["steps"]
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        self._own.load(state["optimizers"])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        checks.require_state(state_dict.get(prefix + "_extra_state"), self.get_extra_state())
+        if prefix + "_extra_state" in state_dict:
+            checks.require_state(state_dict[prefix + "_extra_state"], self.get_extra_state())
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from isonomy import distributed
 from isonomy.errors import IsonomyError, listing, unknown
 from isonomy.stages import Domain, GradientBalancer, Level, LossBalancer, Smoothing, Stage
+
+if TYPE_CHECKING:
+    from isonomy.engine import Graph
 
 
 def task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
@@ -20,7 +25,8 @@ def task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(tasks, str):
         raise IsonomyError(f"tasks={tasks!r} is one string: pass a list of names, [{tasks!r}], or a number.")
-    names = tuple(str(index) for index in range(tasks)) if isinstance(tasks, int) else tuple(map(str, tasks))
+    count = operator.index(tasks) if hasattr(tasks, "__index__") else None
+    names = tuple(map(str, tasks if count is None else range(count)))  # type: ignore[arg-type]
     if not names:
         raise IsonomyError(f"tasks={tasks!r} holds no task: pass a number of 1 or more, or names.")
     twice = [name for index, name in enumerate(names) if name in names[:index]]
@@ -36,6 +42,8 @@ def require_stages(
     kinds = (LossBalancer, Smoothing, GradientBalancer)
     order = []
     for stage in stages:
+        if getattr(stage, "taken", False):
+            raise IsonomyError(f"The stage {type(stage).__name__} belongs to another balancer: give each its own.")
         rank = next((rank for rank, kind in enumerate(kinds) if isinstance(stage, kind)), None)
         if rank is None:
             raise IsonomyError(
@@ -65,13 +73,19 @@ def require_stages(
         )
 
 
-def require_level(level: Level, levels: Sequence[Level], smoothings: Sequence[Smoothing], probed: bool) -> None:
+def require_level(
+    level: Level, levels: Sequence[Level], smoothings: Sequence[Smoothing], probed: bool, named: bool
+) -> None:
     """Raises an error unless the method can take its gradients where the user wants them."""
     names = listing(type(smoothing).__name__ for smoothing in smoothings)
     if level not in levels:
         raise IsonomyError(
             f"{names} keeps a history of task gradients, and a feature's belong to other samples in every batch: "
             "pass shared=module or parameters, or build the method without it (beta=0)."
+        )
+    if smoothings and not named:
+        raise IsonomyError(
+            f"{names} keeps a history by parameter: pass shared=module or parameters, which fixes their order."
         )
     if smoothings and probed:
         raise IsonomyError(f"{names} needs the gradients of all shared parameters: leave out probe=.")
@@ -86,10 +100,8 @@ def require_everywhere(names: Sequence[str], tasks: Sequence[str], processes: in
         )
 
 
-def require_state(saved: Mapping[str, Any] | None, own: Mapping[str, Any]) -> None:
+def require_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raises an error unless a checkpoint is of a balancer with the same tasks and stages."""
-    if saved is None:
-        raise IsonomyError("The state holds no balancer: pass what balancer.state_dict() returned.")
     for what in ("tasks", "stages"):
         if saved[what] != own[what]:
             raise IsonomyError(
@@ -165,24 +177,49 @@ def require_graph(losses: Sequence[Tensor], names: Sequence[str]) -> None:
         )
 
 
-def require_reach(what: str, reached: Sequence[bool], names: Sequence[str]) -> None:
+def require_reach(what: str | None, reached: Sequence[bool], names: Sequence[str]) -> None:
     """Raises an error that names the losses that do not reach the tensors of an argument."""
     missing = [name for name, ok in zip(names, reached, strict=True) if not ok]
+    if missing and what is None:
+        raise IsonomyError(
+            f"The loss of task {listing(missing)} shares no parameter with another task's: "
+            "pass shared= to say where the tasks meet."
+        )
     if missing:
         raise IsonomyError(
             f"The loss of task {listing(missing)} does not reach {what}=: pass the very tensor that the head reads "
             "(not a copy, a detached one or the feature of another forward pass; with torch.compile, compile encoder "
-            "and heads apart), or the module or parameters that the tasks share."
+            "and heads apart; with DistributedDataParallel's find_unused_parameters or static_graph, compute losses "
+            "inside forward), or the module or parameters that the tasks share."
         )
 
 
-def require_no_bypass(past: Sequence[bool], names: Sequence[str]) -> None:
-    """Raises an error that names the losses that depend on the trunk past the shared features too."""
-    bypassing = [name for name, does in zip(names, past, strict=True) if does]
+def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
+    """Raises an error for graphs whose gradients would come out wrong.
+
+    Losses that depend on the trunk past the shared features, features that retain their gradient,
+    ``DistributedDataParallel(static_graph=True)`` at the parameters, and processes that use other parameters.
+    """
+    bypassing = [name for name, does in zip(names, graph.past, strict=True) if does]
     if bypassing:
         raise IsonomyError(
             f"The loss of task {listing(bypassing)} reaches the trunk past shared= too, as by a skip connection, where "
             "it would not be balanced: pass all features that the heads read as a list, or shared=module."
+        )
+
+    if any(tensor.retains_grad for tensor in graph.shared if not tensor.is_leaf):
+        raise IsonomyError(
+            "shared= retains its gradient, and would add up every task's: leave out retain_grad(); "
+            "norms and cosines are in balancer.report."
+        )
+    if graph.level == "parameters" and graph.static:
+        raise IsonomyError(
+            "DistributedDataParallel(static_graph=True) averages gradients in a pass that balancing at the parameters "
+            "leaves out: pass shared=feature, or static_graph=False."
+        )
+    if graph.level == "parameters" and not distributed.agree(graph.used, graph.shared[0].device):
+        raise IsonomyError(
+            "The processes' losses reach different shared parameters, which cannot be averaged: pass shared=feature."
         )
 
 
@@ -199,6 +236,15 @@ def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method:
             f"The loss of task {name!r} is {value:.6g}, and {method} needs {wanted}: "
             "add a constant that bounds it below, or choose a method without a logarithm or ratio of losses."
         )
+
+
+def gradient_side(balancer: GradientBalancer | None) -> GradientBalancer:
+    """The gradient balancer, if there is one that can do without losses."""
+    if balancer is None:
+        raise IsonomyError("The method balances losses and has no gradient side: call the balancer on losses.")
+    if balancer.uses_losses:
+        raise IsonomyError(f"{type(balancer).__name__} needs the losses besides the gradients: call it on losses.")
+    return balancer
 
 
 def require_matrix(what: str, matrix: Tensor, rows: int, square: bool) -> None:

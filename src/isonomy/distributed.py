@@ -6,6 +6,9 @@ are taken to be means over equally many samples on every process, the rule of ``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -21,6 +24,16 @@ def mean(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor.div_(world_size())
     return tensor
+
+
+def agree(flags: Sequence[bool], device: torch.device) -> bool:
+    """Whether all processes have the same flags."""
+    if world_size() == 1:
+        return True
+    mine = torch.tensor(flags, dtype=torch.int64, device=device)
+    both = torch.stack([mine, 1 - mine])
+    dist.all_reduce(both, dist.ReduceOp.MIN)
+    return bool((both.sum(0) == 1).all())
 
 
 def mean_rows(rows: list[list[Tensor]]) -> list[list[Tensor]]:

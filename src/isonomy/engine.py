@@ -23,21 +23,27 @@ class Graph:
     """What the losses reach.
 
     Attributes:
-        shared: The tensors at which the tasks meet: features, or shared parameters that some loss reaches.
+        shared: The tensors at which the tasks meet, features or parameters, in the order in which they were given.
+        used: For each of these, whether some loss reaches it.
         level: Which of the two they are.
         reached: For each loss, whether it reaches any of ``shared``.
         heads: For each loss, the other leaves it reaches.
         entangled: Whether a task's backward pass runs through nodes that are needed again: by another task or, when a
             feature or a head's weight depends on another feature, by the trunk.
         past: For each loss, whether it reads the trunk past the shared features.
+        static: Whether the losses come out of ``DistributedDataParallel(static_graph=True)`` for the first time.
+        retain: Whether the user wants the graphs to stay.
     """
 
     shared: list[Tensor]
+    used: list[bool]
     level: Level
     reached: list[bool]
     heads: list[list[Tensor]]
     entangled: bool
     past: list[bool]
+    static: bool
+    retain: bool
 
 
 def level_of(shared: Sequence[Tensor]) -> Level:
@@ -89,13 +95,14 @@ def as_tensors(what: str, value: object) -> list[Tensor]:
     return tensors
 
 
-def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
+def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: bool = False) -> Graph:
     """Walks the losses' graphs down to the shared tensors.
 
     Args:
         losses: K losses.
         shared: Where the tasks meet; None for the leaves that two or more losses reach (all leaves if there is one
             loss).
+        retain: Whether the graphs are to stay.
     """
     stops = {} if shared is None else {_edge(tensor): tensor for tensor in shared}
     leaves: list[dict[Tensor, None]] = []
@@ -122,7 +129,8 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
         order = [leaf for leaf in every if leaf in common]
         heads = [[leaf for leaf in found if leaf not in common] for found in leaves]
         reached = [any(leaf in common for leaf in found) for found in leaves]
-        return Graph(order, "parameters", reached, heads, True, [False] * len(losses))
+        used = [True] * len(order)
+        return Graph(order, used, "parameters", reached, heads, True, [False] * len(losses), _static(nodes), retain)
 
     level = level_of(shared)
     entangled = sum(map(len, nodes)) > len(set().union(*nodes))
@@ -134,8 +142,15 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None) -> Graph:
         past = [not trunk.isdisjoint(inner) for inner in nodes]
         entangled |= any(edge in stops for edge in below) or any(not tied.isdisjoint(found) for found in leaves)
     met_by_any = set().union(*touched)
-    present = [tensor for edge, tensor in stops.items() if edge in met_by_any]
-    return Graph(present, level, [bool(met) for met in touched], [list(found) for found in leaves], entangled, past)
+    used = [edge in met_by_any for edge in stops]
+    reached, heads = [bool(met) for met in touched], [list(found) for found in leaves]
+    return Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), retain)
+
+
+def _static(nodes: Sequence[set[Node]]) -> bool:
+    """Whether a DDP model with a static graph waits for its first backward pass."""
+    sinks = [node for inner in nodes for node in inner if type(node).__name__ == "_DDPSinkBackward"]
+    return any(sink.ddp_weakref().static_graph for sink in sinks)  # type: ignore[attr-defined]
 
 
 def _edge(tensor: Tensor) -> Edge:
@@ -172,7 +187,16 @@ def pull(
     """Gradients of Σ seed_k · loss_k with respect to the inputs; None for an input that no loss reaches."""
     if not inputs:
         return []
-    return list(torch.autograd.grad(losses, inputs, grad_outputs=seeds, retain_graph=retain, allow_unused=True))
+    # Hooks of these tensors see the balanced gradient, once, when it is handed over.
+    hooks = [tensor._backward_hooks for tensor in inputs if tensor._backward_hooks]
+    kept = [dict(registered) for registered in hooks]
+    for registered in hooks:
+        registered.clear()
+    try:
+        return list(torch.autograd.grad(losses, inputs, grad_outputs=seeds, retain_graph=retain, allow_unused=True))
+    finally:
+        for registered, before in zip(hooks, kept, strict=True):
+            registered.update(before)
 
 
 def task_gradients(
@@ -194,7 +218,9 @@ def task_gradients(
     with blocked(graph):
         for position, (loss, seed, leaves) in enumerate(zip(losses, seeds, graph.heads, strict=True)):
             last = position == len(losses) - 1 and graph.level == "parameters"
-            gradients = pull([loss], [seed], [*graph.shared, *leaves], retain=graph.entangled and not last)
+            gradients = pull(
+                [loss], [seed], [*graph.shared, *leaves], retain=graph.retain or (graph.entangled and not last)
+            )
             rows.append(_filled(graph.shared, gradients[:size]))
             heads.append({leaf: g for leaf, g in zip(leaves, gradients[size:], strict=True) if g is not None})
     return rows, heads
@@ -228,6 +254,8 @@ def rows_at(losses: Sequence[Tensor], seeds: Sequence[Tensor], tensors: Sequence
 
 
 def _filled(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    if any(g is not None and g.layout != torch.strided for g in gradients):
+        raise IsonomyError("shared= holds a parameter with sparse gradients: pass shared=feature, or use sparse=False.")
     return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
 
 
@@ -240,10 +268,11 @@ def accumulated(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> dict[Tensor, T
     return sums
 
 
-def leaf_gradients(losses: Sequence[Tensor], value: float) -> dict[Tensor, Tensor]:
-    """The same number as the gradient of everything the losses reach."""
+def leaf_gradients(losses: Sequence[Tensor], value: float, own: Iterable[Tensor] = ()) -> dict[Tensor, Tensor]:
+    """The same number as the gradient of everything the losses reach, and of a method's own parameters."""
     graph = trace(losses, None)
     leaves = dict.fromkeys([*graph.shared, *(leaf for head in graph.heads for leaf in head)])
+    leaves |= dict.fromkeys(parameter for parameter in own if parameter.requires_grad)
     return {leaf: torch.full_like(leaf, value) for leaf in leaves}
 
 

@@ -85,7 +85,8 @@ def gramian(rows: Rows) -> Tensor:
     chunk = _CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU
     G = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=first.device)
     for parts in zip(*rows, strict=True):
-        flat = [part.reshape(-1) for part in parts]
+        # The real inner product of complex gradients is that of their real and imaginary parts.
+        flat = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in parts]
         for start in range(0, flat[0].numel(), chunk):
             block = torch.stack([vector[start : start + chunk] for vector in flat]).double()
             G.addmm_(block, block.T)

@@ -34,6 +34,7 @@ class Stage(nn.Module):
         uses: Hooks that the user has to call, of ``"epoch_end"`` and ``"step_losses"``.
         lazy: Buffers that are ``None`` until the first step and take the shape of what is loaded.
         own_lr: Learning rate of the stage's own Adam, for a stage with parameters of its own.
+        taken: Whether a balancer has the stage already.
     """
 
     domain: Domain = "any"
@@ -41,6 +42,7 @@ class Stage(nn.Module):
     uses: tuple[str, ...] = ()
     lazy: tuple[str, ...] = ()
     own_lr: float = 0.0
+    taken: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +59,8 @@ class Stage(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in self.lazy:
             saved = state_dict.get(prefix + name)
-            self._buffers[name] = None if saved is None else saved.clone()
+            device = next(buffer.device for buffer in self.buffers())
+            self._buffers[name] = None if saved is None else saved.to(device, copy=True)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -166,4 +169,4 @@ def step_generator(seed: int, step: Tensor) -> torch.Generator:
         seed: The stage's seed.
         step: How many steps the stage has remembered, a 0-d integer tensor.
     """
-    return torch.Generator().manual_seed(seed * 1_000_003 + int(step))
+    return torch.Generator("cpu").manual_seed(seed * 1_000_003 + int(step))

@@ -73,17 +73,19 @@ class PCGrad(GradientBalancer):
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms, measurement.gramian.cosines
         size = len(norms)
-        others = torch.tensor([[j for j in range(size) if j != i] for i in range(size)], dtype=torch.int64)
+        others = torch.tensor(
+            [[j for j in range(size) if j != i] for i in range(size)], dtype=torch.int64, device=C.device
+        )
         match self.order:
             case "random":
                 generator = step_generator(self.seed, self.steps)
-                draws = torch.rand(self.tasks, self.tasks, generator=generator)[:size, : size - 1]
-                orders = [others.gather(1, draws.argsort(1))]
+                draws = torch.rand(self.tasks, self.tasks, generator=generator, device="cpu")[:size, : size - 1]
+                orders = [others.gather(1, draws.argsort(1).to(C.device))]
             case "ascending":
                 orders = [others]
             case _:
                 orders = [others[:, list(order)] for order in itertools.permutations(range(size - 1))]
-        return torch.stack([project(C, norms, order.to(C.device)) for order in orders]).mean(0)
+        return torch.stack([project(C, norms, order) for order in orders]).mean(0)
 
     def update(self, measurement: Measurement, weights: Tensor) -> None:  # noqa: D102
         self.steps += 1

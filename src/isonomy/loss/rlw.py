@@ -48,9 +48,9 @@ class RLW(LossBalancer):
         """The logits of this step for all tasks: weights are their softmax, shape (T,)."""
         generator = step_generator(self.seed, self.steps)
         if self.family == "normal":
-            return torch.randn(self.tasks, generator=generator, dtype=torch.float64)
+            return torch.randn(self.tasks, generator=generator, dtype=torch.float64, device="cpu")
         # Normalised exponentials are Dirichlet(1), and a softmax of their logarithms normalises them.
-        return torch.empty(self.tasks, dtype=torch.float64).exponential_(generator=generator).log()
+        return torch.empty(self.tasks, dtype=torch.float64, device="cpu").exponential_(generator=generator).log()
 
     def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
         weights = torch.softmax(self.draw().to(losses.device)[active], dim=0)

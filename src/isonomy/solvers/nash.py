@@ -28,7 +28,7 @@ def nash(gramian: Gramian) -> Tensor:
     C = gramian.cosines.cpu()
     w = min_norm(Gramian(torch.ones_like(gramian.norms.cpu()), C))
     if w @ C @ w < _STATIONARY:
-        C = C + 1e-12 * torch.eye(len(C), dtype=C.dtype)
+        C = C + 1e-12 * torch.eye(len(C), dtype=C.dtype, device=C.device)
     row_sums = C.sum(1)
     # The best multiple of 1 to start from; a sum that is not positive only means strong conflict.
     x = torch.full_like(w, min(1e3, float((len(C) / row_sums.sum().clamp_min(1e-300)).sqrt())))

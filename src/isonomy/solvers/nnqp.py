@@ -25,10 +25,10 @@ def nnqp(H: Tensor, q: Tensor) -> Tensor:
     """
     size = len(q)
     tolerance = _TOLERANCE * float(q.abs().max())
-    ridge = 1e-14 * torch.eye(size, dtype=H.dtype) * H.diagonal().mean()
+    ridge = 1e-14 * torch.eye(size, dtype=H.dtype, device=H.device) * H.diagonal().mean()
     z = torch.zeros_like(q)
-    support = torch.zeros(size, dtype=torch.bool)
-    banned = torch.zeros(size, dtype=torch.bool)
+    support = torch.zeros_like(q, dtype=torch.bool)
+    banned = torch.zeros_like(q, dtype=torch.bool)
     gradient = -q
     # Every pass adds a coordinate that lowers the objective or bans one; the bound is never met in practice.
     for _ in range(30 * size + 30):  # pragma: no branch
