@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 # What the extra brings, by the names that are imported.
-EXTRA = {"click", "lightning_fabric", "matplotlib", "rich", "sklearn", "torchmetrics"}
+EXTRA = ("click", "lightning_fabric", "matplotlib", "rich", "sklearn", "torchmetrics")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,15 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    try:
-        from isonomy.bench.cli import run  # noqa: PLC0415 - the core works without the extra
-
-        return run(arguments)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRA:
-            raise
-        print(f"The command line needs {error.name}: pip install 'isonomy[bench]'", file=sys.stderr)
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        print(f"The command line needs {missing[0]}: pip install 'isonomy[bench]'", file=sys.stderr)
         return 2
+    from isonomy.bench.cli import run  # noqa: PLC0415 - the core works without the extra
+
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -85,13 +85,33 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
     assert (finished / results.RESULTS).read_bytes() == rows
 
 
+@pytest.mark.parametrize("name", ["picture.doc", "picture", "ew", "plan.json/picture.svg"])
+def test_an_unusable_picture_is_refused_before_anything_is_written(finished, capsys, name):
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert main(["report", str(finished), "--picture", str(finished / name)]) == 2
+    assert capsys.readouterr().err.startswith("Error: --picture")
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_what_is_in_the_way_of_a_run_is_named(tmp_path, capsys):
+    (tmp_path / "ew").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "not" / "there")
+    assert main([*TOY, "--out", str(tmp_path)]) == 2
+    assert "ew is in the way of a run's folder" in capsys.readouterr().err
+    assert main([*TOY, "--out", str(tmp_path / "nowhere")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "ew")]) == 2
+    assert "is a file: name the folder of a sweep" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"ew", "nowhere"}
+
+
 def test_report_rebuilds_the_tables_and_the_page(finished, tmp_path, capsys):
     before = {name: (finished / name).read_bytes() for name in ("results.csv", "summary.csv", "report.html")}
     for name in before:
         (finished / name).unlink()
-    assert main(["report", str(finished), "--picture", str(tmp_path / "compare.svg")]) == 0
+    assert main(["report", str(finished), "--picture", str(tmp_path / "new" / "compare.svg")]) == 0
     assert {name: (finished / name).read_bytes() for name in before} == before
-    assert (tmp_path / "compare.svg").read_text().lstrip().startswith("<?xml")
+    assert (tmp_path / "new" / "compare.svg").read_text().lstrip().startswith("<?xml")
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, capsys):
@@ -150,6 +170,10 @@ BAD = [
     (["report", "nowhere"], "There is no sweep in nowhere"),
     (["list", "method"], "Unknown list 'method': did you mean 'methods'?"),
     (["compair"], "No such command 'compair'"),
+    (["compare", "--tasks", ""], "--tasks is empty: name at least one of left, right, sum"),
+    (["compare", "--data", "toy", "--architecture", "nope"], "Unknown architecture 'nope': choose from point"),
+    (["compare", "--out", ""], "--out is empty"),
+    (["compare", "--out", "a" * 300], "cannot be used (File name too long)"),
 ]
 
 
@@ -209,7 +233,7 @@ def test_another_sweep_in_the_same_folder_is_refused(finished, capsys):
 def test_out_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
     assert main([*TOY, "--out", str(tmp_path / "out")]) == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
+    assert "is not a folder; name another one" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -239,12 +263,13 @@ def test_version_and_help(capsys):
     assert main([]) == 2
 
 
-def test_without_the_extra_it_says_what_to_install():
+@pytest.mark.parametrize("missing", ["lightning_fabric", "sklearn", "matplotlib"])
+def test_without_the_extra_it_says_what_to_install(missing):
     code = (
-        "import sys; sys.modules['lightning_fabric'] = None\n"
+        f"import sys; sys.modules['{missing}'] = None\n"
         "from isonomy.__main__ import main\n"
         "sys.exit(main(['compare', '--data', 'toy']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "The command line needs lightning_fabric: pip install 'isonomy[bench]'\n"
+    assert ended.stderr == f"The command line needs {missing}: pip install 'isonomy[bench]'\n"

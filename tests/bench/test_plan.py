@@ -141,13 +141,17 @@ def test_a_damaged_plan_is_refused(tmp_path):
     (tmp_path / plan.FILE).write_text('{"data": "tiny"}')
     with pytest.raises(IsonomyError, match=r"plan\.json is damaged .*the finished cells stay"):
         resolve(tmp_path)
+    plan_of = resolve(tmp_path / "whole")
+    records.write_json(tmp_path / plan.FILE, {**plan_of.__dict__, "seeds": "three"})
+    with pytest.raises(IsonomyError, match="seeds and epochs are no numbers"):
+        resolve(tmp_path)
 
 
 def test_a_file_or_a_closed_folder_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(IsonomyError, match="file is a file; name a folder"):
+    with pytest.raises(IsonomyError, match="file is not a folder"):
         plan.require_writable(tmp_path / "file")
-    with pytest.raises(IsonomyError, match="file is a file; name a folder"):
+    with pytest.raises(IsonomyError, match="file is not a folder"):
         plan.require_writable(tmp_path / "file" / "below")
     plan.require_writable(tmp_path / "new" / "folder")
     assert not (tmp_path / "new").exists()

@@ -58,6 +58,31 @@ def train(name, level, rank=0, world=1):
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
+def missing_task():
+    _, outputs = Net()(torch.ones(2, 3).double())
+    isonomy.build("ew", 3, allow_missing=True)({"0": outputs[0].mean()})
+
+
+def static_graph():
+    net = Net()
+    _, outputs = DistributedDataParallel(net, static_graph=True)(torch.ones(2, 3).double())
+    isonomy.build("imtl_g", 3)([out.square().mean() for out in outputs], shared=net.trunk)
+
+
+def other_parameters(rank):
+    experts, heads = nn.ModuleList(nn.Linear(3, 5) for _ in range(2)), [nn.Linear(5, 1) for _ in range(2)]
+    z = experts[rank](torch.ones(2, 3))
+    isonomy.build("imtl_g", 2)([head(z).square().mean() for head in heads], shared=experts)
+
+
+def message(call):
+    try:
+        call()
+    except isonomy.IsonomyError as error:
+        return str(error)
+    return ""
+
+
 def worker(rank, world, port, file):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -65,14 +90,9 @@ def worker(rank, world, port, file):
     results = {case: train(*case, rank=rank, world=world) for case in CASES}
     gathered = [None] * world
     dist.all_gather_object(gathered, results)
+    refused = [message(call) for call in (missing_task, static_graph, lambda: other_parameters(rank))]
     if rank == 0:
-        try:
-            net = Net()
-            _, outputs = net(torch.ones(2, 3).double())
-            isonomy.build("ew", 3, allow_missing=True)({"0": outputs[0].mean()})
-        except isonomy.IsonomyError as error:
-            gathered.append(str(error))
-        torch.save(gathered, file)
+        torch.save([*gathered, refused], file)
     dist.destroy_process_group()
 
 
@@ -93,5 +113,8 @@ def test_equals_one_process(two_processes, case):
         torch.testing.assert_close(two_processes[rank][case], expected, rtol=1e-11, atol=1e-13)
 
 
-def test_missing_tasks_are_refused(two_processes):
-    assert "2 processes train together" in two_processes[2]
+def test_what_would_come_out_wrong_is_refused(two_processes):
+    missing, static, others = two_processes[2]
+    assert "2 processes train together" in missing
+    assert "static_graph=True" in static
+    assert "reach different shared parameters" in others

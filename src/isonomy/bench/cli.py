@@ -60,7 +60,7 @@ def commands() -> None:
 @click.option("--methods", callback=names, help="Methods or hybrids such as log+pcgrad, separated by commas; or all.")
 @click.option("--seeds", type=int, help="How many seeds, from 0. Default 3.")
 @click.option("--epochs", type=int, help="Budget of every run. Default: the data set's.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep. Default runs/DATA.")
+@click.option("--out", help="Folder of the sweep. Default runs/DATA.")
 @click.option(
     "--level", help="Where all methods measure gradients: features or parameters. Default: as in their papers."
 )
@@ -69,7 +69,7 @@ def commands() -> None:
 @click.option("--architecture", help="Network. Default: the data set's first.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, each on one thread.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep stored in --out; no other flag is needed.")
-def compare(out: Path | None, jobs: int, resume: bool, **flags: Any) -> int:
+def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
     """Train single-task baselines and methods on the same seeds, and report who wins.
 
     Kill it anywhere and start the same command again: it goes on from the last epoch. More methods or seeds may be
@@ -81,7 +81,9 @@ def compare(out: Path | None, jobs: int, resume: bool, **flags: Any) -> int:
 
     if jobs < 1:
         raise IsonomyError(f"--jobs is {jobs}: it must be at least 1.")
-    folder = out or Path("runs") / (flags["data"] or "digits")
+    if out == "":
+        raise IsonomyError("--out is empty: name a folder.")
+    folder = Path(out) if out else Path("runs") / (flags["data"] or "digits")
     # A pipe is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 160)
     failures = run_comparison(flags, folder, jobs, resume, console)
@@ -157,14 +159,15 @@ def report(folder: Path, picture: Path | None) -> None:
     """Rebuild results.csv, summary.csv and report.html of a sweep from its run folders."""
     from isonomy.bench import plan, results  # noqa: PLC0415
     from isonomy.bench.compare import write  # noqa: PLC0415
-    from isonomy.bench.report import save_picture  # noqa: PLC0415
+    from isonomy.bench.report import require_picture, save_picture  # noqa: PLC0415
 
     plan.survey(folder, plan.cells(plan.read(folder)))
     plan.require_writable(folder)
     if picture is not None:
-        plan.require_writable(picture.parent)
+        require_picture(picture)
     found = write(folder)
     click.echo(folder / results.REPORT)
     if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
         save_picture(found, picture)
         click.echo(picture)

@@ -46,6 +46,7 @@ def compare(
         f"{plural(wanted.seeds, 'seed')}, {plural(wanted.epochs, 'epoch')}; "
         f"{len(left)} of {plural(len(cells), 'run')} to do, in {out}",
         highlight=False,
+        markup=False,
     )
     if repair_torchvision():
         console.print("torchvision does not match this torch build; install both from one index to have its operators.")
@@ -54,7 +55,7 @@ def compare(
         failures = sweep.run(left, out, jobs, progress, load)
     found = write(out, load)
     console.print(table(found, console.is_terminal))
-    console.print(f"{out / results.REPORT}", highlight=False, soft_wrap=True)
+    console.print(f"{out / results.REPORT}", highlight=False, markup=False, soft_wrap=True)
     return failures
 
 

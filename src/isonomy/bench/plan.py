@@ -116,6 +116,8 @@ def read(out: Path) -> Plan:
         IsonomyError: There is none, or it is damaged.
     """
     path = out / FILE
+    if out.exists() and not out.is_dir():
+        raise IsonomyError(f"{out} is a file: name the folder of a sweep.")
     if not path.exists():
         raise IsonomyError(f"There is no sweep in {out}: {FILE} is missing; `isonomy compare --out {out}` makes one.")
     remedy = f"delete {path} and start the sweep with its flags again, the finished cells stay"
@@ -124,6 +126,8 @@ def read(out: Path) -> Plan:
         plan = Plan(**{**fields, "tasks": tuple(fields["tasks"]), "methods": tuple(fields["methods"])})
     except (TypeError, KeyError):
         raise records.damaged(path, "keys are missing or unknown", remedy) from None
+    if not (isinstance(plan.seeds, int) and isinstance(plan.epochs, int)):
+        raise records.damaged(path, "seeds and epochs are no numbers", remedy)
     return plan
 
 
@@ -131,7 +135,7 @@ def _validated(given: Mapping[str, Any], load: Load) -> Plan:
     problem = load(given.get("data", "digits"))
     architecture = given.get("architecture", problem.architectures[0])
     if architecture not in ARCHITECTURES:
-        raise unknown("architecture", architecture, ARCHITECTURES)
+        raise unknown("architecture", architecture, problem.architectures)
     if architecture not in problem.architectures:
         raise IsonomyError(
             f"Architecture {architecture!r} does not fit data set {problem.name!r}: "
@@ -281,6 +285,8 @@ def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:
     unfinished = []
     for cell in planned:
         folder = out / cell.name
+        if blocked := [path for path in (folder.parent, folder) if path.exists() and not path.is_dir()]:
+            raise IsonomyError(f"{blocked[0]} is in the way of a run's folder: move it, or choose another --out.")
         if (folder / records.CONFIG).exists():
             config = records.read_json(folder / records.CONFIG)
             _require_same(config, cell.config, out, where=str(folder))
@@ -294,17 +300,21 @@ def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:
     return unfinished
 
 
-def require_writable(out: Path) -> None:
+def require_writable(out: Path, flag: str = "--out") -> None:
     """Refuses a folder that cannot be made or written, before anything is written.
 
     Args:
-        out: The sweep's folder.
+        out: A folder that is to be written in.
+        flag: What named it.
 
     Raises:
         IsonomyError: It cannot be used.
     """
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+    except OSError as error:
+        raise IsonomyError(f"{flag} {out} cannot be used ({error.strerror}): name another folder.") from None
     if not existing.is_dir():
-        raise IsonomyError(f"--out {out} cannot be used: {existing} is a file; name a folder.")
+        raise IsonomyError(f"{flag} {out} cannot be used: {existing} is not a folder; name another one.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise IsonomyError(f"--out {out} cannot be written: {existing} is not yours to write; choose another folder.")
+        raise IsonomyError(f"{flag} {out} cannot be written: {existing} is not yours to write; choose another folder.")

@@ -71,8 +71,12 @@ def ratios(out: Path) -> dict[str, float]:
     path = out / FILE
     if not path.exists():
         return {}
-    stored = records.read_json(path, f"delete {path} and the steps are timed again")
-    return {name: float(entry["ratio"]) for name, entry in stored.items()}
+    remedy = f"delete {path} and the steps are timed again"
+    stored = records.read_json(path, remedy)
+    try:
+        return {name: float(entry["ratio"]) for name, entry in stored.items()}
+    except (TypeError, KeyError, ValueError):
+        raise records.damaged(path, "an entry has no ratio", remedy) from None
 
 
 def update(out: Path, cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.load) -> None:

@@ -123,6 +123,8 @@ def select(problem: Problem, names: Sequence[str] | None) -> tuple[Task, ...]:
     if names is None:
         return problem.tasks
     known = [task.name for task in problem.tasks]
+    if not names:
+        raise IsonomyError(f"--tasks is empty: name at least one of {', '.join(known)}.")
     for position, name in enumerate(names):
         if name not in known:
             raise unknown(f"task of {problem.name}", name, known)

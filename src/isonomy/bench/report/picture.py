@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from isonomy.bench import plan
 from isonomy.bench.progress import heading
 from isonomy.bench.report.figures import styles
 from isonomy.bench.results import Results
@@ -13,6 +14,21 @@ from isonomy.errors import IsonomyError
 
 # A README is shown on white and on dark; mid-grey ink is readable on both.
 INK = "#7d8590"
+ENDINGS = (".svg", ".png", ".pdf")
+
+
+def require_picture(path: Path) -> None:
+    """Refuses a picture that cannot be written, before anything is written.
+
+    Args:
+        path: Where it is to go.
+
+    Raises:
+        IsonomyError: Its ending names no format that is offered, or its place cannot be used.
+    """
+    if path.suffix.lower() not in ENDINGS or path.is_dir():
+        raise IsonomyError(f"--picture {path}: name a file that ends in {', '.join(ENDINGS)}.")
+    plan.require_writable(path.parent, "--picture")
 
 
 def save_picture(results: Results, path: Path) -> None:
@@ -23,7 +39,7 @@ def save_picture(results: Results, path: Path) -> None:
         path: Where; its ending chooses the format.
 
     Raises:
-        IsonomyError: No method has a Δp yet, or the format is unknown.
+        IsonomyError: No method has a Δp yet.
     """
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -53,9 +69,4 @@ def save_picture(results: Results, path: Path) -> None:
             ax.set_yticks([])
             ax.set_title(f"{task.name}: {heading(metric)}")
             ax.set_xlabel("dotted: single-task")
-        try:
-            figure.savefig(path, dpi=200)
-        except ValueError:
-            raise IsonomyError(
-                f"--picture {path}: the format is unknown; end the name in .svg, .png or .pdf."
-            ) from None
+        figure.savefig(path, dpi=200)
