@@ -150,7 +150,7 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
 def _static(nodes: Sequence[set[Node]]) -> bool:
     """Whether a DDP model with a static graph waits for its first backward pass."""
     sinks = [node for inner in nodes for node in inner if type(node).__name__ == "_DDPSinkBackward"]
-    return any(sink.ddp_weakref().static_graph for sink in sinks)  # type: ignore[attr-defined]
+    return any(getattr(sink.ddp_weakref(), "static_graph", False) for sink in sinks)  # type: ignore[attr-defined]
 
 
 def _edge(tensor: Tensor) -> Edge:

@@ -65,7 +65,8 @@ def missing_task():
 
 def static_graph():
     net = Net()
-    _, outputs = DistributedDataParallel(net, static_graph=True)(torch.ones(2, 3).double())
+    model = DistributedDataParallel(net, static_graph=True)
+    _, outputs = model(torch.ones(2, 3).double())
     isonomy.build("imtl_g", 3)([out.square().mean() for out in outputs], shared=net.trunk)
 
 
