@@ -55,7 +55,7 @@ class Tiny:
         return result
 
     def trace(self, model: nn.Module) -> list[float]:
-        raise NotImplementedError
+        return []
 
 
 def _data(split: str) -> tuple[Tensor, Tensor]:

@@ -199,4 +199,4 @@ class Digits:
         return values
 
     def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
-        raise NotImplementedError("digits has no trace")
+        return []
