@@ -135,7 +135,8 @@ class Balancer(nn.Module):
             A 0-d tensor: the sum of the losses, whose ``backward()`` gives the balanced gradients.
 
         Raises:
-            IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; nothing has changed then.
+            IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; no gradient and no state has
+                changed then (the graphs are used up when a gradient is not finite).
         """
         positions, losses = checks.read_losses(losses, self.tasks, self.allow_missing)
         total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in losses]).sum()
@@ -167,8 +168,8 @@ class Balancer(nn.Module):
         checks.require_level(graph.level, self.levels, self._smoothing, probe is not None, shared is not None)
         if self.steps % self.update_every and not self.held[:, active].isnan().any():
             weights, head_weights = self.held[:, active]
-            self._commit(step, weights, head_weights)
             gradients = self._weighted(step, graph, weights, head_weights)
+            self._commit(step, weights, head_weights)
         else:
             at = None if probe is None else engine.as_tensors("probe", probe)
             checks.require_reach("probe", graph.reached if at is None else engine.trace(losses, at).reached, names)

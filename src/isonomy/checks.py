@@ -206,7 +206,6 @@ def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
             f"The loss of task {listing(bypassing)} reaches the trunk past shared= too, as by a skip connection, where "
             "it would not be balanced: pass all features that the heads read as a list, or shared=module."
         )
-
     if any(tensor.retains_grad for tensor in graph.shared if not tensor.is_leaf):
         raise IsonomyError(
             "shared= retains its gradient, and would add up every task's: leave out retain_grad(); "

@@ -30,10 +30,9 @@ def agree(flags: Sequence[bool], device: torch.device) -> bool:
     """Whether all processes have the same flags."""
     if world_size() == 1:
         return True
-    mine = torch.tensor(flags, dtype=torch.int64, device=device)
-    both = torch.stack([mine, 1 - mine])
-    dist.all_reduce(both, dist.ReduceOp.MIN)
-    return bool((both.sum(0) == 1).all())
+    count = torch.tensor(flags, dtype=torch.int64, device=device)
+    dist.all_reduce(count)
+    return bool(((count == 0) | (count == world_size())).all())
 
 
 def mean_rows(rows: list[list[Tensor]]) -> list[list[Tensor]]:

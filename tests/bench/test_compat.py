@@ -7,9 +7,9 @@ import pytest
 
 # What torchvision's Python part does first, and what fails when its compiled part is for another torch.
 NEEDS_OPERATORS = """
-import torch
+from torch import library
 
-@torch.library.register_fake("torchvision::nms")
+@library.register_fake("torchvision::nms")
 def nms(dets, scores, threshold):
     return dets
 """

@@ -1,8 +1,5 @@
 """Two processes on half the batch each give every parameter the gradient of one process on all of it."""
 
-import os
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -84,10 +81,10 @@ def message(call):
     return ""
 
 
-def worker(rank, world, port, file):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def worker(rank, world, file):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    # A file to meet at: a port that was free a moment ago may be taken by now.
+    dist.init_process_group("gloo", init_method=f"file://{file}.meet", rank=rank, world_size=world)
     results = {case: train(*case, rank=rank, world=world) for case in CASES}
     gathered = [None] * world
     dist.all_gather_object(gathered, results)
@@ -100,10 +97,7 @@ def worker(rank, world, port, file):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     file = tmp_path_factory.mktemp("ddp") / "results.pt"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, (2, port, file), nprocs=2)
+    mp.spawn(worker, (2, file), nprocs=2)
     return torch.load(file, weights_only=True)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-import torch
+from torch import library
 
 # Kept alive: the operators vanish with the library that declares them.
-_library: torch.library.Library | None = None
+_library: library.Library | None = None
 
 
 def repair_torchvision() -> bool:
@@ -33,7 +33,7 @@ def repair_torchvision() -> bool:
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        _library = library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             _library.define(schema)  # type: ignore[no-untyped-call]

@@ -33,8 +33,7 @@ def verdict(results: Results) -> list[str]:
 
 
 def _winner(best: Row, plain: Row | None, results: Results) -> str:
-    if best.delta is None:
-        raise AssertionError("unreachable")
+    assert best.delta is not None  # as every ranked row has one
     seeds = f"{best.delta.count} seeds" if best.delta.count > 1 else "a single seed, so there is no deviation"
     standing = f"Δp {spread(best.delta, 2, sign=True)} % against single-task training, {seeds}"
     if plain is best:
