@@ -791,23 +791,51 @@ def test_the_readme_composition():
     assert Balancer(NashMTL(), tasks=2, heads="own").heads == "own"
 
 
+class Listener(isonomy.LossBalancer):
+    """Learns one number from the losses after the step."""
+
+    uses = ("step_losses", "validation")
+    own_lr = 0.1
+
+    def setup(self, tasks):
+        self.score = torch.nn.Parameter(torch.zeros(tasks))
+        self.heard = []
+
+    def forward(self, losses, active):
+        return losses * (1 + self.score.detach()[active])
+
+    def step_end(self, losses, active):
+        self.heard.append(losses.tolist())
+        return [-losses.to(self.score)]
+
+    def epoch_end(self, metrics, learning_rate):
+        self.metrics, self.learning_rate = metrics, learning_rate
+
+
 def test_step_and_epoch_end_reach_the_stages():
-    class Listener(isonomy.LossBalancer):
-        uses = ("step_losses",)
+    stage = Listener()
+    balancer = Balancer(stage, tasks=["a", "b"])
+    assert balancer.needs == ("step_losses", "validation")
+    balancer.epoch_end({"b": 0.5}, learning_rate=1e-3)
+    assert stage.metrics[1] == 0.5
+    assert stage.metrics[0].isnan()
+    assert stage.learning_rate == 1e-3
+    with pytest.raises(IsonomyError, match="Unknown task 'c'"):
+        balancer.epoch_end({"c": 0.5})
+    with pytest.raises(IsonomyError, match=r"Listener weighs tasks by their validation metrics: .*'a': 0.7"):
+        balancer.epoch_end()
 
-        def forward(self, losses, active):
-            return losses
 
-        def step_end(self, losses, active):
-            self.heard = losses.tolist()
-
-        def epoch_end(self, metrics):
-            self.metrics = metrics
-
+def test_a_stage_learns_from_the_losses_after_the_step():
     stage = Listener()
     balancer = Balancer(stage, tasks=2)
-    assert balancer.needs == ("step_losses",)
+    theta = torch.ones(2, requires_grad=True)
+    balancer(theta).backward()  # The balanced losses do not depend on the score: it is not trained here.
+    assert theta.grad.tolist() == [1, 1]
+    assert not stage.score.any()
     balancer.step_end([torch.tensor(1.0), torch.tensor(2.0)])
-    balancer.epoch_end({"a": 0.5})
-    assert stage.heard == [1.0, 2.0]
-    assert stage.metrics == {"a": 0.5}
+    torch.testing.assert_close(stage.score.data, torch.tensor([0.1, 0.1]))  # Adam's first step.
+    balancer.step_end([torch.tensor(1.0), torch.tensor(float("nan"))])
+    assert stage.heard == [[1.0, 2.0]]
+    with pytest.raises(IsonomyError, match="own_optimizer=False: 'Listener' learns from the losses after the step"):
+        Balancer(Listener(), tasks=2, own_optimizer=False)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from isonomy import checks, distributed, engine
-from isonomy.errors import IsonomyError, listing
-from isonomy.gramian import Gramian, combine, finite, gramian
+from isonomy.errors import IsonomyError
+from isonomy.gramian import Gramian, Rows, finite, gramian
 from isonomy.own import OwnOptimizers
 from isonomy.report import StepReport
-from isonomy.stages import LEVELS, FeatureReduce, GradientBalancer, Heads, Level, LossBalancer, Smoothing, Stage
-from isonomy.step import Step, balance_losses, observe, weigh
+from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Smoothing, Stage
+from isonomy.step import Step, Weighed, balance_losses, jacobian_of, known_gradients, observe, weigh
 
 Losses = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
 Shared = Tensor | nn.Module | Iterable[Tensor] | None
@@ -63,7 +63,8 @@ class Balancer(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = checks.task_names(tasks)
-        checks.require_stages(stages, heads, nonfinite, update_every, feature_reduce)
+        checks.require_stages(stages)
+        checks.require_options(stages, heads, nonfinite, update_every, feature_reduce, own_optimizer)
         for stage in stages:
             stage.setup(len(self.tasks))
             stage.taken = True
@@ -88,15 +89,25 @@ class Balancer(nn.Module):
         """Where the method can take gradients, its paper's choice first; empty for a method that takes none."""
         if self._gradient is None:
             return ()
-        first = self._gradient.level
-        possible = [level for level in LEVELS if all(level in stage.levels() for stage in self._smoothing)]
-        return tuple(sorted(possible, key=lambda level: level != first))
+        return tuple(
+            level for level in self._gradient.levels if all(level in stage.levels() for stage in self._smoothing)
+        )
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the method needs besides losses: ``"gramian"``, ``"jacobian"``, ``"step_losses"``, ``"epoch_end"``."""
-        needs = ["gramian"] * (self._gradient is not None) + ["jacobian"] * bool(self._smoothing)
+        """What the method needs besides losses.
+
+        ``"gramian"`` and ``"jacobian"`` are of the task gradients; ``"step_losses"``, ``"epoch_end"`` and
+        ``"validation"`` are calls of ``step_end(losses)``, ``epoch_end()`` and ``epoch_end(metrics)``.
+        """
+        needs = ["gramian"] * (self._gradient is not None)
+        needs += ["jacobian"] * any(map(checks.reads_gradients, self._stages))
         return (*needs, *sorted({use for stage in self._stages for use in stage.uses}))
+
+    @property
+    def batches(self) -> int:
+        """How many independent batches a step may bring; 1 for nearly every method."""
+        return self._gradient.batches if self._gradient and not self._smoothing else 1
 
     @property
     def report(self) -> StepReport:
@@ -111,7 +122,7 @@ class Balancer(nn.Module):
 
     def forward(
         self,
-        losses: Losses,
+        losses: Losses | Sequence[Losses],
         shared: Shared = None,
         *,
         probe: Shared = None,
@@ -121,7 +132,8 @@ class Balancer(nn.Module):
         """One step.
 
         Args:
-            losses: Scalars by task name, in task order, or as one tensor of shape (T,).
+            losses: Scalars by task name, in task order, or as one tensor of shape (T,); a list of such mappings or
+                sequences for methods that take several independent batches a step (``balancer.batches``).
             shared: The shared feature or features, for balancing there with a single backward pass through the trunk; a
                 module or parameters, for balancing exactly there; None for the parameters that two or more losses
                 reach. Methods that take no task gradients ignore it.
@@ -138,41 +150,44 @@ class Balancer(nn.Module):
             IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; no gradient and no state has
                 changed then (the graphs are used up when a gradient is not finite).
         """
-        positions, losses = checks.read_losses(losses, self.tasks, self.allow_missing)
-        total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in losses]).sum()
+        positions, batches = checks.read_batches(losses, self.tasks, self.allow_missing, self.batches)
+        flat = [loss for batch in batches for loss in batch]
+        total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]).sum() / len(batches)
         if not (self.training and torch.is_grad_enabled()):
             return total
         names = [self.tasks[position] for position in positions]
-        checks.require_graph(losses, names)
+        every = names * len(batches)
+        checks.require_graph(flat, every)
         checks.require_everywhere(names, self.tasks, distributed.world_size())
         self._follow(total.device)
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
-        values = distributed.mean(torch.stack([loss.detach().double() for loss in losses]))
-        if not self._finite("loss", values.isfinite(), names, scaled):
+        seen = torch.stack([loss.detach().double() for loss in flat]).view(len(batches), -1)
+        values = distributed.mean(seen.mean(0))
+        if not checks.all_finite("loss", values.isfinite(), names, self.nonfinite == "raise" and not scaled):
             return engine.hand_over(
-                total, engine.leaf_gradients(losses, torch.nan if scaled else 0.0, self.parameters()), scale
+                total, engine.leaf_gradients(flat, torch.nan if scaled else 0.0, self.parameters()), scale
             )
         active = torch.tensor(positions, device=total.device)
-        step = balance_losses(self._loss, losses, values, active, names)
+        step = balance_losses(self._loss, flat, values, active, names)
         if self._gradient is None:
-            gradients = engine.accumulated(zip(losses, step.seeds(1.0), strict=True))
+            gradients = engine.accumulated(zip(flat, step.seeds(1.0), strict=True))
             self._commit(step)
             return engine.hand_over(total, gradients | step.own_gradients(1.0))
 
         step.scale, step.scaled = scale, scaled
         checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
-        graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared), retain_graph)
-        checks.require_reach("shared" if shared is not None else None, graph.reached, names)
-        checks.require_graph_fits(graph, names)
-        checks.require_level(graph.level, self.levels, self._smoothing, probe is not None, shared is not None)
+        graph = engine.trace(flat, None if shared is None else engine.as_tensors("shared", shared), retain_graph)
+        checks.require_reach("shared" if shared is not None else None, graph.reached, every)
+        checks.require_graph_fits(graph, every)
+        checks.require_level(graph.level, self.levels, self._stages, probe is not None, shared is not None)
         if self.steps % self.update_every and not self.held[:, active].isnan().any():
-            weights, head_weights = self.held[:, active]
-            gradients = self._weighted(step, graph, weights, head_weights)
-            self._commit(step, weights, head_weights)
+            found = Weighed(self.held[0, active], self.held[1, active], self.heads)
+            gradients = known_gradients(step, graph, found)
+            self._commit(step, found)
         else:
             at = None if probe is None else engine.as_tensors("probe", probe)
-            checks.require_reach("probe", graph.reached if at is None else engine.trace(losses, at).reached, names)
+            checks.require_reach("probe", graph.reached if at is None else engine.trace(flat, at).reached, every)
             gradients = self._measure(self._gradient, step, graph, at)
         return engine.hand_over(total, gradients | step.own_gradients(scale), scale)
 
@@ -180,75 +195,52 @@ class Balancer(nn.Module):
         self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
     ) -> dict[Tensor, Tensor]:
         """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times the scale."""
-        level = graph.level if probe is None else engine.level_of(probe)
+        level, scale = graph.level if probe is None else engine.level_of(probe), step.scale
+        rows: Rows
         if probe is None:
             rows, heads = engine.task_gradients(step.losses, step.seeds(1.0), graph)
         else:
             rows, heads = engine.rows_at(step.losses, step.seeds(1.0), probe), []
         if level == "parameters":
             rows = distributed.mean_rows(rows)
+        jacobian = None
+        if self._smoothing or balancer.jacobian:
+            jacobian, scale = jacobian_of(step, rows, graph), 1.0
+            rows = jacobian.rows
         if self._smoothing:
-            rows = [[part / step.scale for part in row] for row in rows] if step.scale != 1 else rows
             fine = finite(rows)
         else:
-            gram = observe(rows, level, step.scale, self.feature_reduce)
+            gram = observe(rows, level, scale, self.feature_reduce)
             fine = gram.norms.isfinite()
-        if self._finite("gradient", fine, step.names, step.scaled):
-            for smoothing in self._smoothing:
-                rows = smoothing(rows, step.active)
-            if self._smoothing:
-                gram = observe(rows, level, 1.0, self.feature_reduce)
-            weights, head_weights = weigh(balancer, gram, step)
-            self._commit(step, weights, head_weights, gram)
-        else:
+        if not checks.all_finite("gradient", fine, step.names, self.nonfinite == "raise" and not step.scaled):
             step.own.clear()
             return engine.leaf_gradients(step.losses, torch.nan if step.scaled else 0.0, self.parameters())
+        if self._smoothing:
+            for smoothing in self._smoothing:
+                rows = smoothing(rows, step.active)
+            gram = observe(rows, level, scale, self.feature_reduce)
+            jacobian = Jacobian([rows], graph.shared, level)
+        found = weigh(balancer, self.heads, gram, step, jacobian if balancer.jacobian else None)
+        self._commit(step, found, gram)
         if probe is not None:
-            return self._weighted(step, graph, weights, head_weights)
-        shared = combine(rows, weights * step.scale if self._smoothing else weights)
-        if self.heads == "weighted":
-            heads = [
-                {leaf: gradient * weight.to(gradient) for leaf, gradient in head.items()}
-                for weight, head in zip(head_weights, heads, strict=True)
-            ]
-        own = [pair for head in heads for pair in head.items()]
+            return known_gradients(step, graph, found)
+        shared = found.combine(rows, step.scale / scale)
         met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
-        return engine.accumulated([*met, *own])
+        return engine.accumulated([*met, *found.at_heads(heads, step.batches)])
 
-    def _weighted(self, step: Step, graph: engine.Graph, weights: Tensor, head_weights: Tensor) -> dict[Tensor, Tensor]:
-        """The balanced gradients under weights that are known: no task's gradient is taken apart."""
-        leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
-        factors = head_weights if self.heads == "weighted" else torch.ones_like(head_weights)
-        with engine.blocked(graph):
-            heads = engine.pull(step.losses, step.seeds(factors), leaves, retain=True)
-            keep = graph.retain or (graph.entangled and graph.level == "features")
-            shared = engine.pull(step.losses, step.seeds(weights), graph.shared, retain=keep)
-        return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])
-
-    def _commit(
-        self, step: Step, weights: Tensor | None = None, head_weights: Tensor | None = None, gram: Gramian | None = None
-    ) -> None:
+    def _commit(self, step: Step, found: Weighed | None = None, gram: Gramian | None = None) -> None:
         """Remembers a finite step: states, the methods' own parameters, the report."""
         for stage, seen in zip(self._loss, step.inputs, strict=False):
             stage.update(seen, step.active)
         if self.own_optimizer:
             self._own.step(step.own, step.active)
             step.own.clear()
-        if gram is not None and weights is not None and head_weights is not None:
+        if gram is not None and found is not None:
             self.held.fill_(torch.nan)
-            self.held[:, step.active] = torch.stack([weights, head_weights])
+            self.held[:, step.active] = torch.stack([found.weights, found.head_weights])
         self.steps += 1
+        weights = None if found is None else found.reported
         self._report = StepReport.of(self.tasks, step.active, step.values, step.loss_weights, weights, gram)
-
-    def _finite(self, what: str, fine: Tensor, names: Sequence[str], scaled: bool) -> bool:
-        """Whether all losses or gradients are finite; raises when that is what the user asked for."""
-        unusable = [name for name, ok in zip(names, fine.tolist(), strict=True) if not ok]
-        if unusable and self.nonfinite == "raise" and not scaled:
-            raise IsonomyError(
-                f"The {what} of task {listing(unusable)} is not finite: find out why, or build the balancer with "
-                "nonfinite='skip' to leave such steps out."
-            )
-        return not unusable
 
     def _follow(self, device: torch.device) -> None:
         if self.held.device != device:
@@ -272,11 +264,11 @@ class Balancer(nn.Module):
             IsonomyError: The method needs more than the gramian, or G has the wrong shape or is not finite.
         """
         checks.require_matrix("gramian", gramian, len(self.tasks), square=True)
-        if any("features" not in smoothing.levels() for smoothing in self._smoothing):
-            raise IsonomyError("The method averages the task gradients themselves: use .aggregate(jacobian).")
         balancer = checks.gradient_side(self._gradient)
+        if balancer.jacobian or any("features" not in smoothing.levels() for smoothing in self._smoothing):
+            raise IsonomyError("The method reads the task gradients themselves: use .aggregate(jacobian).")
         self._follow(gramian.device)
-        return self._weigh_alone(balancer, Gramian.of(gramian))
+        return self._weigh_alone(balancer, Gramian.of(gramian)).weights
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """The aggregate of task gradients of your own, with smoothing; counts as a step.
@@ -285,45 +277,57 @@ class Balancer(nn.Module):
             jacobian: One task gradient a row, shape (T, P).
 
         Returns:
-            Jᵀw, shape (P,), in the dtype of the jacobian.
+            Jᵀw, or what else the method makes of J, shape (P,), in the dtype of the jacobian.
 
         Raises:
             IsonomyError: The method needs more than the gradients, or J has the wrong shape or is not finite.
         """
         checks.require_matrix("jacobian", jacobian, len(self.tasks), square=False)
         balancer = checks.gradient_side(self._gradient)
+        checks.require_level("parameters", self.levels, self._stages, probed=False, named=True)
         self._follow(jacobian.device)
-        rows = [[row] for row in jacobian.detach().unbind()]
+        rows: Rows = [[row] for row in jacobian.detach().unbind()]
         for smoothing in self._smoothing:
             rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
-        return combine(rows, self._weigh_alone(balancer, Gramian.of(gramian(rows))))[0]
+        whole = Jacobian([rows], [torch.zeros_like(rows[0][0])], "parameters") if balancer.jacobian else None
+        return self._weigh_alone(balancer, Gramian.of(gramian(rows)), whole).combine(rows, 1.0)[0]
 
-    def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian) -> Tensor:
+    def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
         ones = torch.ones_like(gram.norms)
         step = Step([], list(self.tasks), torch.arange(len(ones), device=ones.device), None, ones, {}, [])
-        weights, head_weights = weigh(balancer, gram, step)
-        self._commit(step, weights, head_weights, gram)
-        return weights
+        found = weigh(balancer, self.heads, gram, step, jacobian)
+        self._commit(step, found, gram)
+        return found
 
     def step_end(self, losses: Losses) -> None:
         """Tells methods whose ``needs`` hold ``"step_losses"`` the same batch's losses after the optimiser's step.
+
+        Losses that are not finite are not heard.
 
         Args:
             losses: As for a call; no gradients are needed.
         """
         positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
         heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
-        for stage in self._stages:
-            stage.step_end(heard, torch.tensor(positions, device=heard.device))
+        self._follow(heard.device)
+        active = torch.tensor(positions, device=heard.device)
+        if heard.isfinite().all():
+            for stage in self._stages:
+                self._own.step(dict(zip(stage.parameters(), stage.step_end(heard, active), strict=False)), active)
 
-    def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Tells methods whose ``needs`` hold ``"epoch_end"`` that an epoch is over.
+    def epoch_end(self, metrics: Mapping[str, float] | None = None, learning_rate: float | None = None) -> None:
+        """Tells methods whose ``needs`` hold ``"epoch_end"`` or ``"validation"`` that an epoch is over.
 
         Args:
             metrics: Validation metrics by task, for methods whose ``needs`` hold ``"validation"``.
+            learning_rate: The optimiser's in the next epoch, for methods that follow it (``igb_v2``, ``dsg``).
+
+        Raises:
+            IsonomyError: A task is unknown, or a method needs metrics and there are none.
         """
+        read = checks.read_metrics(metrics, self.tasks, self._stages, self.held.device)
         for stage in self._stages:
-            stage.epoch_end(metrics)
+            stage.epoch_end(read, learning_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor of the stages: the tasks, the steps and the own optimisers."""

@@ -35,10 +35,8 @@ def task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def require_stages(
-    stages: Sequence[Stage], heads: str | None, nonfinite: str, update_every: int, feature_reduce: str
-) -> None:
-    """Raises an error unless the stages can follow each other and the balancer's arguments are known."""
+def require_stages(stages: Sequence[Stage]) -> None:
+    """Raises an error unless the stages can follow each other."""
     kinds = (LossBalancer, Smoothing, GradientBalancer)
     order = []
     for stage in stages:
@@ -59,6 +57,17 @@ def require_stages(
             f"Stages {listing(type(stage).__name__ for stage in stages)} cannot follow each other: "
             "pass loss balancers, then smoothings, then one gradient balancer."
         )
+
+
+def require_options(
+    stages: Sequence[Stage],
+    heads: str | None,
+    nonfinite: str,
+    update_every: int,
+    feature_reduce: str,
+    own_optimizer: bool,
+) -> None:
+    """Raises an error unless a balancer's arguments are known and go with its stages."""
     if heads not in (None, "own", "weighted"):
         raise unknown("value of heads", str(heads), ("own", "weighted"))
     if nonfinite not in ("raise", "skip"):
@@ -67,27 +76,43 @@ def require_stages(
         raise unknown("value of feature_reduce", feature_reduce, ("flatten", "batch_sum"))
     if update_every < 1:
         raise IsonomyError(f"update_every={update_every} must be 1 or more.")
-    if update_every > 1 and 1 in order:
+    reads = [type(stage).__name__ for stage in stages if reads_gradients(stage)]
+    if update_every > 1 and reads:
         raise IsonomyError(
-            "update_every goes with weights that can be reused; a smoothing needs every step's gradients."
+            f"update_every goes with weights that can be reused; {listing(reads)} needs every step's gradients."
+        )
+    learned = [type(stage).__name__ for stage in stages if "step_losses" in stage.uses]
+    if learned and not own_optimizer:
+        raise IsonomyError(
+            f"own_optimizer=False: {listing(learned)} learns from the losses after the step, when your optimiser is "
+            "done; leave the argument out."
         )
 
 
-def require_level(
-    level: Level, levels: Sequence[Level], smoothings: Sequence[Smoothing], probed: bool, named: bool
-) -> None:
+def reads_gradients(stage: Stage) -> bool:
+    """Whether a stage works on the task gradients themselves, not on their gramian."""
+    return isinstance(stage, Smoothing) or (isinstance(stage, GradientBalancer) and stage.jacobian)
+
+
+def require_level(level: Level, levels: Sequence[Level], stages: Sequence[Stage], probed: bool, named: bool) -> None:
     """Raises an error unless the method can take its gradients where the user wants them."""
-    names = listing(type(smoothing).__name__ for smoothing in smoothings)
-    if level not in levels:
-        raise IsonomyError(
-            f"{names} keeps a history of task gradients, and a feature's belong to other samples in every batch: "
-            "pass shared=module or parameters, or build the method without it (beta=0)."
+    names = listing(type(stage).__name__ for stage in stages if reads_gradients(stage))
+    smoothed = any(isinstance(stage, Smoothing) for stage in stages)
+    if level == "features" and level not in levels:
+        reason = (
+            "keeps a history of task gradients, and a feature's belong to other samples in every batch"
+            if smoothed
+            else "compares gradients of one step or parameter with another's, which a feature's cannot be"
         )
-    if smoothings and not named:
+        way_out = ", or build the method without it (beta=0)" if smoothed else ""
+        raise IsonomyError(f"{names} {reason}: pass shared=module or parameters{way_out}.")
+    if level not in levels:
+        raise IsonomyError(f"{names} works on a feature, sample by sample: pass shared=feature.")
+    if smoothed and not named:
         raise IsonomyError(
             f"{names} keeps a history by parameter: pass shared=module or parameters, which fixes their order."
         )
-    if smoothings and probed:
+    if probed and any(map(reads_gradients, stages)):
         raise IsonomyError(f"{names} needs the gradients of all shared parameters: leave out probe=.")
 
 
@@ -148,6 +173,56 @@ def read_losses(
                 "reduce it to a scalar, as by .mean()."
             )
     return active, values
+
+
+def read_batches(
+    losses: Any, tasks: tuple[str, ...], allow_missing: bool, most: int
+) -> tuple[list[int], list[list[Tensor]]]:
+    """The losses in task order, for every independent batch of a step.
+
+    Args:
+        losses: As for ``read_losses``, or a list of mappings or sequences, one a batch.
+        tasks: Names of the T tasks.
+        allow_missing: Whether a mapping may leave tasks out; the same ones in every batch.
+        most: How many batches the method takes.
+
+    Returns:
+        Positions of the K tasks that are there, and for each batch their losses.
+
+    Raises:
+        IsonomyError: A batch is unusable, or there are more than the method takes.
+    """
+    several = isinstance(losses, Sequence) and any(isinstance(batch, Mapping | list | tuple) for batch in losses)
+    read = [read_losses(batch, tasks, allow_missing) for batch in (losses if several else [losses])]
+    if len(read) not in (1, most):
+        takes = f"one batch or {most}" if most > 1 else "one batch"
+        raise IsonomyError(f"losses holds {len(read)} batches, and the method takes {takes} a step: pass one mapping.")
+    if any(positions != read[0][0] for positions, _ in read):
+        raise IsonomyError("losses has other tasks in one batch than in another: pass the same tasks' losses in each.")
+    return read[0][0], [values for _, values in read]
+
+
+def read_metrics(
+    metrics: Mapping[str, float] | None, tasks: tuple[str, ...], stages: Sequence[Stage], device: torch.device
+) -> Tensor | None:
+    """Validation metrics in task order, NaN for a task without one.
+
+    Raises:
+        IsonomyError: A task is unknown, or a stage needs metrics and there are none.
+    """
+    if not metrics:
+        for stage in stages:
+            if "validation" in stage.uses:
+                raise IsonomyError(
+                    f"{type(stage).__name__} weighs tasks by their validation metrics: "
+                    f"pass them, as in balancer.epoch_end({{{tasks[0]!r}: 0.7}})."
+                )
+        return None
+    named = {str(name): float(value) for name, value in metrics.items()}
+    for name in named:
+        if name not in tasks:
+            raise unknown("task", name, tasks)
+    return torch.tensor([named.get(name, torch.nan) for name in tasks], dtype=torch.float64, device=device)
 
 
 def _from_mapping(
@@ -220,6 +295,17 @@ def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
         raise IsonomyError(
             "The processes' losses reach different shared parameters, which cannot be averaged: pass shared=feature."
         )
+
+
+def all_finite(what: str, fine: Tensor, names: Sequence[str], raises: bool) -> bool:
+    """Whether all tasks' losses or gradients are finite; an error that names the others, if one is wanted."""
+    unusable = [name for name, ok in zip(names, fine.tolist(), strict=True) if not ok]
+    if unusable and raises:
+        raise IsonomyError(
+            f"The {what} of task {listing(unusable)} is not finite: find out why, or build the balancer with "
+            "nonfinite='skip' to leave such steps out."
+        )
+    return not unusable
 
 
 def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method: str) -> None:

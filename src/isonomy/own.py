@@ -28,7 +28,7 @@ class OwnOptimizers:
 
     @staticmethod
     def _make(stage: Stage) -> Adam:
-        return Adam(stage.parameters(), lr=stage.own_lr)
+        return Adam(stage.parameters(), lr=stage.own_lr, weight_decay=stage.own_weight_decay)
 
     def step(self, gradients: dict[Tensor, Tensor], active: Tensor) -> None:
         """Trains every parameter that has a gradient.

@@ -7,14 +7,13 @@ the step is finite, so a NaN never reaches a stage's state.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from isonomy.gramian import Gramian
+from isonomy.gramian import Gramian, Rows
 
 Level = Literal["parameters", "features"]
 Heads = Literal["own", "weighted"]
@@ -31,9 +30,11 @@ class Stage(nn.Module):
     Attributes:
         domain: The losses for which the method is defined.
         symmetric: Whether permuting the tasks permutes the weights, and nothing else.
-        uses: Hooks that the user has to call, of ``"epoch_end"`` and ``"step_losses"``.
+        uses: Hooks that the user has to call, of ``"epoch_end"``, ``"validation"`` (``epoch_end`` with metrics) and
+            ``"step_losses"`` (``step_end``).
         lazy: Buffers that are ``None`` until the first step and take the shape of what is loaded.
         own_lr: Learning rate of the stage's own Adam, for a stage with parameters of its own.
+        own_weight_decay: Its weight decay.
         taken: Whether a balancer has the stage already.
     """
 
@@ -42,6 +43,7 @@ class Stage(nn.Module):
     uses: tuple[str, ...] = ()
     lazy: tuple[str, ...] = ()
     own_lr: float = 0.0
+    own_weight_decay: float = 0.0
     taken: bool = False
 
     def __init__(self) -> None:
@@ -50,11 +52,26 @@ class Stage(nn.Module):
     def setup(self, tasks: int) -> None:
         """Creates the state for so many tasks."""
 
-    def epoch_end(self, metrics: Mapping[str, float] | None) -> None:
-        """Hears that an epoch is over."""
+    def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:
+        """Hears that an epoch is over.
 
-    def step_end(self, losses: Tensor, active: Tensor) -> None:
-        """Hears the losses, shape (K,), of the same batch after the model's step."""
+        Args:
+            metrics: Validation metrics of all tasks, shape (T,), float64, NaN for a task without one; None if there are
+                none, which a stage that uses ``"validation"`` never hears.
+            learning_rate: Of the user's optimiser in the next epoch; None if unknown.
+        """
+
+    def step_end(self, losses: Tensor, active: Tensor) -> list[Tensor]:
+        """Hears the losses of the same batch after the model's step.
+
+        Args:
+            losses: Finite, shape (K,), float64.
+            active: Positions of these tasks among all T, shape (K,).
+
+        Returns:
+            Gradients for the stage's own parameters, in their order; none where there is nothing to learn.
+        """
+        return []
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in self.lazy:
@@ -109,6 +126,36 @@ class Smoothing(Stage, ABC):
 
 
 @dataclass(frozen=True)
+class Jacobian:
+    """The task gradients themselves, finite and unscaled, for methods that work on their elements.
+
+    Attributes:
+        batches: For each independent batch of the step, which is nearly always one, the rows of the K active tasks. At
+            the parameters they are means over all processes; at a feature they hold this process's samples.
+        shared: The tensors at which they were taken, detached.
+        level: Which of the two these are.
+    """
+
+    batches: list[Rows]
+    shared: list[Tensor]
+    level: Level
+
+    @property
+    def rows(self) -> Rows:
+        """The mean over the batches."""
+        if len(self.batches) == 1:
+            return self.batches[0]
+        return [
+            [torch.stack(parts).mean(0) for parts in zip(*rows, strict=True)]
+            for rows in zip(*self.batches, strict=True)
+        ]
+
+    def subset(self, index: Tensor) -> Jacobian:
+        """The rows of the tasks at the positions ``index``, shape (K,)."""
+        return Jacobian([[rows[i] for i in index.tolist()] for rows in self.batches], self.shared, self.level)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What a gradient balancer sees of a step: K active tasks, those with a loss and a gradient that is not zero.
 
@@ -117,36 +164,48 @@ class Measurement:
         active: Positions of these tasks among all T, shape (K,).
         losses: Raw losses, shape (K,); None when only a gramian was given.
         loss_weights: Effective weights of the loss balancers, shape (K,).
+        jacobian: The gradients themselves, for a method that declares that it reads them.
     """
 
     gramian: Gramian
     active: Tensor
     losses: Tensor | None
     loss_weights: Tensor
+    jacobian: Jacobian | None = None
 
 
 class GradientBalancer(Stage, ABC):
-    """Turns the gramian of the task gradients into one weight a task.
+    """Turns the gramian of the task gradients into one weight a task; where that is not enough, J into the aggregate.
 
     Attributes:
         heads: Whether heads get their own task's gradient or the weighted one, as the method's paper says.
-        level: Where the method's paper measures the gradients.
+        levels: Where the gradients can be measured, the paper's choice first.
         max_norm: The aggregate at the shared parameters is scaled down to this norm; None leaves it as it is.
         uses_losses: Whether the weights depend on the losses too.
+        jacobian: Whether the method reads the task gradients themselves, which costs T x P numbers of memory.
+        batches: How many independent batches a step may bring.
+        is_update: Whether the aggregate is an optimiser's update already, to be applied by plain SGD.
     """
 
     heads: Heads = "own"
-    level: Level = "parameters"
+    levels: tuple[Level, ...] = LEVELS
     max_norm: float | None = None
     uses_losses: bool = False
+    jacobian: bool = False
+    batches: int = 1
+    is_update: bool = False
 
     def setup(self, tasks: int) -> None:
         """Notes the number of tasks."""
         self.tasks = tasks
 
     @abstractmethod
-    def forward(self, measurement: Measurement) -> Tensor:
-        """The weights w of the active tasks, shape (K,), float64: the aggregate is Jᵀw."""
+    def forward(self, measurement: Measurement) -> Tensor | list[Tensor]:
+        """The weights w of the active tasks, shape (K,), float64: the aggregate is Jᵀw.
+
+        A method that works on the elements of J returns the aggregate itself, a tensor for each of
+        ``measurement.jacobian.shared``.
+        """
 
     def head_weights(self, measurement: Measurement, weights: Tensor) -> Tensor:
         """What ``heads="weighted"`` multiplies the heads' gradients by, shape (K,): w, before ``max_norm``."""
@@ -156,8 +215,8 @@ class GradientBalancer(Stage, ABC):
         """Gradients for the stage's own parameters, in their order."""
         return []
 
-    def update(self, measurement: Measurement, weights: Tensor) -> None:
-        """Remembers a finite step."""
+    def update(self, measurement: Measurement, weights: Any) -> None:
+        """Remembers a finite step, with what ``forward`` returned for it."""
 
 
 def step_generator(seed: int, step: Tensor) -> torch.Generator:

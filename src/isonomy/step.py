@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from isonomy import checks, distributed
-from isonomy.gramian import Gramian, gramian
-from isonomy.stages import FeatureReduce, GradientBalancer, Level, LossBalancer, Measurement
+from isonomy import checks, distributed, engine
+from isonomy.engine import Graph
+from isonomy.gramian import Gramian, Rows, combine, gramian
+from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Measurement
 
 
 @dataclass
@@ -18,10 +19,10 @@ class Step:
     """K tasks with a loss, after the loss balancers.
 
     Attributes:
-        losses: On the graph.
-        names: Of these tasks.
+        losses: On the graph, K for each independent batch, one batch after the other.
+        names: Of the tasks.
         active: Their positions among all tasks, shape (K,).
-        values: Of the losses, the mean over all processes, shape (K,); None when there were gradients only.
+        values: Of the losses, the mean over batches and processes, shape (K,); None when there were gradients only.
         loss_weights: ∂(Σ balanced losses)/∂ℓ, shape (K,).
         own: Gradients of the methods' own parameters.
         inputs: What each loss balancer saw, each of shape (K,).
@@ -39,13 +40,22 @@ class Step:
     scale: float = 1.0
     scaled: bool = False
 
+    @property
+    def batches(self) -> int:
+        """How many independent batches there are."""
+        return len(self.losses) // len(self.names)
+
     def own_gradients(self, scale: float) -> dict[Tensor, Tensor]:
         """The gradients that the user's optimiser is to see, times a scale."""
         return {parameter: gradient.to(parameter) * scale for parameter, gradient in self.own.items()}
 
     def seeds(self, factors: Tensor | float) -> list[Tensor]:
-        """What the backward pass of each loss starts with: its effective weight times a factor and the scale."""
-        return [w.to(loss) for w, loss in zip(self.loss_weights * factors * self.scale, self.losses, strict=True)]
+        """What the backward pass of each loss starts with: its effective weight times a factor and the scale.
+
+        Losses of several batches count as their mean.
+        """
+        weights = (self.loss_weights * factors * (self.scale / self.batches)).repeat(self.batches)
+        return [w.to(loss) for w, loss in zip(weights, self.losses, strict=True)]
 
 
 def balance_losses(
@@ -66,11 +76,13 @@ def balance_losses(
         copies = {name: parameter.detach().requires_grad_() for name, parameter in stage.named_parameters()}
         own.update(zip(stage.parameters(), copies.values(), strict=True))
         balanced = torch.func.functional_call(stage, copies, (balanced, active)) if copies else stage(balanced, active)
-    weights, *gradients = torch.autograd.grad(balanced.sum(), [leaf, *own.values()])
-    return Step(losses, names, active, values, weights, dict(zip(own, gradients, strict=True)), inputs)
+    # A stage may train its parameters by other means, such as the losses after the step.
+    weights, *gradients = torch.autograd.grad(balanced.sum(), [leaf, *own.values()], allow_unused=True)
+    found = {parameter: g for parameter, g in zip(own, gradients, strict=True) if g is not None}
+    return Step(losses, names, active, values, weights, found, inputs)
 
 
-def observe(rows: list[list[Tensor]], level: Level, scale: float, reduce: FeatureReduce) -> Gramian:
+def observe(rows: Rows, level: Level, scale: float, reduce: FeatureReduce) -> Gramian:
     """The gramian of rows of J that are ``scale`` times too long; of the whole batch under data parallelism."""
     if level == "features" and reduce == "batch_sum":
         # Sums over samples are vectors of one length on every process, as gradients of parameters are.
@@ -81,22 +93,86 @@ def observe(rows: list[list[Tensor]], level: Level, scale: float, reduce: Featur
     return Gramian.of(matrix)
 
 
-def weigh(balancer: GradientBalancer, gram: Gramian, step: Step) -> tuple[Tensor, Tensor]:
-    """Weights at the shared parameters and at the heads, each (K,); the gradient balancer remembers the step.
+def jacobian_of(step: Step, rows: Rows, graph: Graph) -> Jacobian:
+    """The rows of a step by batch, as they were before each was divided by the number of batches and unscaled."""
+    size, factor = len(step.names), step.batches / step.scale
+    if factor != 1:
+        rows = [[part * factor for part in row] for row in rows]
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return Jacobian(batches, [tensor.detach() for tensor in graph.shared], graph.level)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a gradient balancer made of a step.
+
+    Attributes:
+        weights: At the shared parameters, shape (K,).
+        head_weights: At the heads, if they are weighted, shape (K,).
+        heads: Whether they are.
+        aggregate: In place of the weights, from a method that works on the elements of J.
+    """
+
+    weights: Tensor
+    head_weights: Tensor
+    heads: Heads
+    aggregate: list[Tensor] | None = None
+
+    @property
+    def reported(self) -> Tensor | None:
+        """The weights, if the method has any."""
+        return self.weights if self.aggregate is None else None
+
+    def combine(self, rows: Rows, scale: float) -> list[Tensor]:
+        """The gradient of the shared tensors times a scale, from rows of J that are not scaled."""
+        if self.aggregate is None:
+            return combine(rows, self.weights * scale)
+        return [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
+
+    def at_heads(self, heads: Sequence[dict[Tensor, Tensor]], batches: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The gradients of the heads' leaves, from each task's own, batch by batch."""
+        for weight, head in zip(self.head_weights.repeat(batches), heads, strict=False):
+            for leaf, gradient in head.items():
+                yield leaf, gradient * weight.to(gradient) if self.heads == "weighted" else gradient
+
+
+def weigh(
+    balancer: GradientBalancer, heads: Heads, gram: Gramian, step: Step, jacobian: Jacobian | None = None
+) -> Weighed:
+    """Lets the gradient balancer decide, and remember.
 
     Tasks whose gradient is zero have no direction and are left out; their heads go on by their own gradient, since
     a head that starts at zero could otherwise never leave it.
     """
     weights, head_weights = torch.zeros_like(gram.norms), torch.ones_like(gram.norms)
     index = gram.norms.nonzero().squeeze(1)
-    if len(index):
-        values = None if step.values is None else step.values[index]
-        measurement = Measurement(gram.subset(index), step.active[index], values, step.loss_weights[index])
-        found = balancer(measurement)
+    if not len(index):
+        return Weighed(weights, head_weights, heads)
+    measurement = Measurement(
+        gram.subset(index),
+        step.active[index],
+        None if step.values is None else step.values[index],
+        step.loss_weights[index],
+        jacobian and jacobian.subset(index),
+    )
+    found = balancer(measurement)
+    aggregate = found if isinstance(found, list) else None
+    if aggregate is None:
         limit = balancer.max_norm
         factor = 1.0 if limit is None else (limit / measurement.gramian.combined_norm(found)).clamp(max=1.0)
         weights[index] = found * factor
         head_weights[index] = balancer.head_weights(measurement, found)
-        step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=True))
-        balancer.update(measurement, found)
-    return weights, head_weights
+    step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=True))
+    balancer.update(measurement, found)
+    return Weighed(weights, head_weights, heads, aggregate)
+
+
+def known_gradients(step: Step, graph: Graph, found: Weighed) -> dict[Tensor, Tensor]:
+    """The balanced gradients under weights that are known: no task's gradient is taken apart."""
+    leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
+    factors = found.head_weights if found.heads == "weighted" else torch.ones_like(found.head_weights)
+    with engine.blocked(graph):
+        heads = engine.pull(step.losses, step.seeds(factors), leaves, retain=True)
+        keep = graph.retain or (graph.entangled and graph.level == "features")
+        shared = engine.pull(step.losses, step.seeds(found.weights), graph.shared, retain=keep)
+    return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,6 +18,8 @@ class GradNorm(GradientBalancer):
     task that lags gets longer gradients. α = 0 makes all norms equal. The weights multiply the whole loss, heads
     included. Chen et al., "GradNorm", ICML 2018, equations 1 and 2 and Algorithm 1. LibMTL's variant is
     ``simplex="softmax", baseline="epoch"`` with the balancer's ``heads="own", own_optimizer=False``.
+
+    Use it when tasks should learn at one pace and there is time to search α, on which its results depend.
 
     Args:
         alpha: α ≥ 0, the restoring force.
@@ -91,7 +92,7 @@ class GradNorm(GradientBalancer):
             self.sums[active] += losses
             self.counts[active] += 1
 
-    def epoch_end(self, metrics: Mapping[str, float] | None) -> None:  # noqa: D102
+    def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:  # noqa: D102
         if self.baseline == "epoch":
             self.first = torch.where(self.first.isnan(), self.sums / self.counts, self.first)
 

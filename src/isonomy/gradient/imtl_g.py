@@ -17,9 +17,11 @@ class IMTLG(GradientBalancer):
     With three tasks or more the weights of the closed form can sum to less than 0, and dividing by the sum then turns
     descent into ascent. The sum of their absolute values takes its place there, which keeps the bisector a direction of
     descent.
+
+    Use it when no task may dominate by its scale; at a shared feature it costs little more than the plain sum.
     """
 
-    level = "features"
+    levels = ("features", "parameters")
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms, measurement.gramian.cosines

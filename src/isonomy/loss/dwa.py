@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -16,6 +14,8 @@ class DWA(LossBalancer):
 
     L_t(e) is the mean loss of epoch e; the weights of the first two epochs are 1. Call ``balancer.epoch_end()`` after
     every epoch. Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+
+    Use it where losses are alike in scale and some tasks learn slower than others; it leaves units as they are.
 
     Args:
         temperature: τ; large values make the weights equal.
@@ -52,7 +52,7 @@ class DWA(LossBalancer):
         self.sums[active] += losses
         self.counts[active] += 1
 
-    def epoch_end(self, metrics: Mapping[str, float] | None) -> None:  # noqa: D102
+    def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:  # noqa: D102
         self.means = torch.stack([self.means[1], self.sums / self.counts])
         self.sums = torch.zeros_like(self.sums)
         self.counts = torch.zeros_like(self.counts)
