@@ -25,8 +25,10 @@ class Method:
         title: As its paper writes it.
         paper: Authors, title and venue.
         year: Of publication.
-        stages: The classes it is composed of.
-        defaults: Options in which the method differs from its stages' defaults.
+        stages: The classes it is composed of; none for a procedure, which trains in a way of its own and is run by
+            ``isonomy compare``.
+        defaults: Options in which the method differs from its stages' defaults; all options of a procedure.
+        about: One line on a procedure.
     """
 
     name: str
@@ -35,10 +37,13 @@ class Method:
     year: int
     stages: tuple[type[Stage], ...]
     defaults: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
 
     @property
     def kind(self) -> Kind:
-        """What it balances: the losses, the gradients or both."""
+        """What it balances, the losses, the gradients or both, or that it is a procedure."""
+        if not self.stages:
+            return "procedure"
         takes_gradients = issubclass(self.stages[-1], GradientBalancer)
         return "loss" if not takes_gradients else "gradient" if len(self.stages) == 1 else "hybrid"
 
@@ -55,24 +60,29 @@ class Method:
     @property
     def summary(self) -> str:
         """The first line of what its stages say."""
-        return " ".join((inspect.getdoc(stage) or "").splitlines()[0] for stage in self.stages)
+        return self.about or " ".join((inspect.getdoc(stage) or "").splitlines()[0] for stage in self.stages)
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """Where it can take gradients with its defaults, its paper's choice first; empty if it takes none."""
-        return self._example().levels
+        return self._example().levels if self.stages else ()
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What it needs besides the losses, of ``"gramian"``, ``"jacobian"``, ``"step_losses"`` and ``"epoch_end"``."""
-        return self._example().needs
+        """What it needs besides the losses, as ``Balancer.needs`` says; nothing of the user for a procedure."""
+        return self._example().needs if self.stages else ()
 
     def compose(self, options: dict[str, Any]) -> list[Stage]:
         """Its stages with these options; an option goes to every stage that has one of that name.
 
         Raises:
-            IsonomyError: An option without a default is missing.
+            IsonomyError: An option without a default is missing, or it is a procedure.
         """
+        if not self.stages:
+            raise IsonomyError(
+                f"{self.name} is a procedure that trains a network in its own way: run `isonomy compare --methods "
+                f"{self.name}`."
+            )
         given = self.defaults | options
         composed = []
         for stage in self.stages:
@@ -115,6 +125,42 @@ CATALOGUE: dict[str, Method] = {
         Method("max_norm", "Max-norm", _DBMTL, 2023, (gradient.MaxNorm,)),
         Method("imtl", "IMTL", _IMTL, 2021, (loss.IMTLL, gradient.IMTLG)),
         Method("db_mtl", "DB-MTL", _DBMTL, 2023, (loss.Log, smoothing.EMA, gradient.MaxNorm)),
+        Method(
+            "grid_search",
+            "Grid search",
+            _REVISIT,
+            2025,
+            (),
+            {"trials": 12},
+            "Searches fixed weights by training again and again, and keeps the best on the validation split.",
+        ),
+        Method(
+            "auto_lambda",
+            "Auto-λ",
+            "Liu et al., Auto-Lambda: Disentangling Dynamic Task Relationships, TMLR",
+            2022,
+            (),
+            {"init": 0.1, "own_lr": 1e-4, "outer": "train"},
+            "Learns weights under which a virtual step lowers the loss on other data.",
+        ),
+        Method(
+            "moml",
+            "MOML",
+            "Ye et al., Multi-Objective Meta Learning, NeurIPS",
+            2021,
+            (),
+            {"inner_lr": 1e-4, "own_lr": 1e-3, "normalize": "l2"},
+            "Learns weights by multi-objective descent on the validation losses after a virtual step.",
+        ),
+        Method(
+            "url",
+            "URL",
+            "Li and Bilen, Knowledge Distillation for Multi-task Learning, ECCV Workshops",
+            2020,
+            (),
+            {"own_lr": 1e-2, "weight_decay": 5e-4},
+            "Draws the shared feature towards the features of trained single-task networks.",
+        ),
     )
 }
 
@@ -126,7 +172,7 @@ def methods(pattern: str = "*") -> list[Method]:
         pattern: As for file names.
 
     Returns:
-        Methods: loss balancers, gradient balancers, hybrids.
+        Methods: loss balancers, gradient balancers, hybrids, procedures.
     """
     return [method for name, method in CATALOGUE.items() if fnmatch.fnmatchcase(name, pattern)]
 
@@ -145,7 +191,7 @@ def find(name: str) -> Method:
     if len(parts) == 1:
         return parts[0]
     kinds = [part.kind for part in parts]
-    if any(kind != "loss" for kind in kinds[:-1]) or kinds[-1] == "hybrid":
+    if any(kind != "loss" for kind in kinds[:-1]) or kinds[-1] in ("hybrid", "procedure"):
         raise IsonomyError(
             f"Method {name!r}: a hybrid is loss balancers and then at most one gradient balancer, as in 'log+pcgrad'."
         )
@@ -170,7 +216,7 @@ def build(name: str, tasks: int | Sequence[str], **options: Any) -> Balancer:
         The balancer.
 
     Raises:
-        IsonomyError: The method or an option is unknown, or a value is out of range.
+        IsonomyError: The method or an option is unknown, a value is out of range, or it is a procedure.
     """
     method = find(name)
     general = set(inspect.signature(Balancer).parameters) - {"stages", "tasks"}
