@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isonomy import gramian as module
-from isonomy.gramian import Gramian, combine, finite, gramian
+from isonomy.gramian import Gramian, combine, finite, gramian, gramians
 from tests.fixtures import E, close, gramian_of, jacobians, random_jacobian, tensor
 
 
@@ -91,6 +91,31 @@ def test_gramian_of_float32_rows_is_as_exact_as_float64():
     row = torch.full((200_000,), 1e-4)
     row[0] = 1.0
     assert float(gramian([[row]])[0, 0]) == pytest.approx(1 + 199_999 * float(row[1].double()) ** 2, rel=1e-13)
+
+
+def test_gramians_of_single_tensors(monkeypatch):
+    J = random_jacobian(3, 11, 0)
+    monkeypatch.setattr(module, "_CHUNK_CPU", 4)
+    rows = [[a.view(2, 3), b, c.view(()), a[:0]] for a, b, c in rows_of(J, 6, 4, 1)]
+    parts = [J[:, :6], J[:, 6:10], J[:, 10:], J[:, :0]]
+    close(gramians(rows), torch.stack([part @ part.T for part in parts]), 1e-14)
+
+
+@given(jacobians(), jacobians())
+def test_a_stack_is_split_matrix_by_matrix(one, other):
+    tasks = min(len(one), len(other))
+    matrices = [J[:tasks] @ J[:tasks].T for J in (one, other)]
+    stack = Gramian.of(torch.stack(matrices))
+    for norms, cosines, matrix in zip(stack.norms, stack.cosines, matrices, strict=True):
+        assert torch.equal(norms, Gramian.of(matrix).norms)
+        assert torch.equal(cosines, Gramian.of(matrix).cosines)
+
+
+def test_combine_with_weights_of_each_tensors_own():
+    J, w = random_jacobian(3, 5, 1), tensor([[1, 2, 3], [-1, 0, 0.5]])
+    first, second = combine(rows_of(J, 2, 3), w)
+    close(first, w[0] @ J[:, :2], 1e-14)
+    close(second, w[1] @ J[:, 2:], 1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

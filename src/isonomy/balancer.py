@@ -72,7 +72,6 @@ class Balancer(nn.Module):
         self._stages = stages
         self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
         self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
-        self._gradient = next((stage for stage in stages if isinstance(stage, GradientBalancer)), None)
         self.heads = heads or (self._gradient.heads if self._gradient else "own")
         self.nonfinite, self.allow_missing, self.own_optimizer = nonfinite, allow_missing, own_optimizer
         self.update_every, self.feature_reduce = update_every, feature_reduce
@@ -85,6 +84,10 @@ class Balancer(nn.Module):
         self._report: StepReport | None = None
 
     @property
+    def _gradient(self) -> GradientBalancer | None:
+        return self._stages[-1] if isinstance(self._stages[-1], GradientBalancer) else None
+
+    @property
     def levels(self) -> tuple[Level, ...]:
         """Where the method can take gradients, its paper's choice first; empty for a method that takes none."""
         if self._gradient is None:
@@ -95,14 +98,12 @@ class Balancer(nn.Module):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the method needs besides losses.
+        """The ``"gramian"`` or ``"jacobian"`` of the task gradients, and the calls that the user has to make.
 
-        ``"gramian"`` and ``"jacobian"`` are of the task gradients; ``"step_losses"``, ``"epoch_end"`` and
-        ``"validation"`` are calls of ``step_end(losses)``, ``epoch_end()`` and ``epoch_end(metrics)``.
+        These are ``"step_losses"``: ``step_end(losses)``, ``"epoch_end"`` and ``"validation"``: ``epoch_end(metrics)``.
         """
-        needs = ["gramian"] * (self._gradient is not None)
-        needs += ["jacobian"] * any(map(checks.reads_gradients, self._stages))
-        return (*needs, *sorted({use for stage in self._stages for use in stage.uses}))
+        taken = {"gramian": self._gradient is not None, "jacobian": any(map(checks.reads_gradients, self._stages))}
+        return (*filter(taken.get, taken), *sorted({use for stage in self._stages for use in stage.uses}))
 
     @property
     def batches(self) -> int:

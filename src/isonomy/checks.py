@@ -108,7 +108,7 @@ def require_level(level: Level, levels: Sequence[Level], stages: Sequence[Stage]
         raise IsonomyError(f"{names} {reason}: pass shared=module or parameters{way_out}.")
     if level not in levels:
         raise IsonomyError(f"{names} works on a feature, sample by sample: pass shared=feature.")
-    if smoothed and not named:
+    if not named and any(isinstance(stage, Smoothing) or (reads_gradients(stage) and stage.lazy) for stage in stages):
         raise IsonomyError(
             f"{names} keeps a history by parameter: pass shared=module or parameters, which fixes their order."
         )

@@ -33,12 +33,14 @@ class Gramian:
 
     @classmethod
     def of(cls, matrix: Tensor) -> Gramian:
-        """Splits a matrix of inner products, shape (T, T), into norms and cosines."""
+        """Splits a matrix of inner products, shape (T, T), or a stack of them, into norms and cosines."""
         matrix = matrix.detach().double()
-        norms = matrix.diagonal().clamp_min(0).sqrt()
+        norms = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
         inverse = torch.where(norms == 0, 0.0, 1 / norms)
-        cosines = (matrix * inverse * inverse[:, None]).clamp(-1, 1)
-        return cls(norms, ((cosines + cosines.T) / 2).fill_diagonal_(1.0))
+        cosines = (matrix * inverse[..., None, :] * inverse[..., None]).clamp(-1, 1)
+        cosines = (cosines + cosines.mT) / 2
+        cosines.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return cls(norms, cosines)
 
     @property
     def matrix(self) -> Tensor:
@@ -81,16 +83,21 @@ def gramian(rows: Rows) -> Tensor:
         The matrix of inner products, shape (T, T), float64. One pass over J: a single float32 product of 1e7 columns
         would be wrong by 3e-4, this is exact to float64.
     """
+    return gramians(rows).sum(0)
+
+
+def gramians(rows: Rows) -> Tensor:
+    """The inner products at each of S shared tensors by itself, shape (S, T, T), float64; ``gramian`` is their sum."""
     first = rows[0][0]
     chunk = _CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU
-    G = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=first.device)
-    for parts in zip(*rows, strict=True):
+    stack = torch.zeros(len(rows[0]), len(rows), len(rows), dtype=torch.float64, device=first.device)
+    for G, parts in zip(stack, zip(*rows, strict=True), strict=True):
         # The real inner product of complex gradients is that of their real and imaginary parts.
         flat = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in parts]
         for start in range(0, flat[0].numel(), chunk):
             block = torch.stack([vector[start : start + chunk] for vector in flat]).double()
             G.addmm_(block, block.T)
-    return G
+    return stack
 
 
 def finite(rows: Rows) -> Tensor:
@@ -106,15 +113,15 @@ def combine(rows: Rows, weights: Tensor) -> list[Tensor]:
 
     Args:
         rows: T rows of gradients.
-        weights: Shape (T,).
+        weights: Shape (T,), or (S, T) for weights of each shared tensor's own.
 
     Returns:
         The weighted sum of the rows; accumulated in float32 at least.
     """
     combined = []
-    for parts in zip(*rows, strict=True):
+    for parts, own in zip(zip(*rows, strict=True), weights.expand(len(rows[0]), -1), strict=True):
         wide = torch.promote_types(parts[0].dtype, torch.float32)
-        coefficients = weights.to(parts[0].device, wide)
+        coefficients = own.to(parts[0].device, wide)
         total = parts[0].to(wide) * coefficients[0]
         for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
             total.addcmul_(part.to(wide), coefficient)

@@ -82,6 +82,32 @@ def test_heads_get_the_weights():
     close(m.heads, [0, -2 * 10 / 13, 6 * 3 / 13])
 
 
+@pytest.mark.parametrize(("combine", "d"), [("raw", [1, 0.5]), ("normalized", [0.853553, 0.353553])])
+def test_raw_and_normalised_gradients_combined(combine, d):
+    close(aggregate("mgda", A, normalize="l2", combine=combine), d)
+
+
+@given(jacobians())
+def test_combined_normalised_gradients_are_the_shortest_of_their_hull(J):
+    unit = J / J.norm(dim=1, keepdim=True)
+    d = aggregate("mgda", J, normalize="l2", combine="normalized")
+    close(d, aggregate("mgda", unit), 1e-9)
+    assert float((unit @ d).min()) >= float(d @ d) - 1e-9
+
+
+@pytest.mark.parametrize(("normalize", "c"), [("none", [1, 1, 1]), ("loss", [2, 0.5, 1]), ("loss+", [2, 0.5, 1])])
+def test_combined_gradients_are_divided_by_what_normalises_them(normalize, c):
+    n = tensor(E).norm(dim=1) if normalize == "loss+" else 1
+    theta, heads, losses = linear(E, [2, 0.5, 1])
+    balancer = isonomy.build("mgda", tasks=3, normalize=normalize, combine="normalized")
+    balancer(losses, shared=[theta]).backward()
+    divided = tensor(E) / (tensor(c) * n)[:, None]
+    close(theta.grad, aggregate("mgda", divided), 1e-9)
+    close(torch.stack([head.grad for head in heads]), balancer.report.weights, 1e-12)
+
+
 def test_unknown_normaliser():
     with pytest.raises(isonomy.IsonomyError, match="normalize"):
         isonomy.build("mgda", tasks=2, normalize="l1")
+    with pytest.raises(isonomy.IsonomyError, match="combine of mgda"):
+        isonomy.build("mgda", tasks=2, combine="divided")

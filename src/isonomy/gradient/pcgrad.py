@@ -37,11 +37,25 @@ def project(C: Tensor, norms: Tensor, orders: Tensor) -> Tensor:
     return (norms @ coefficients) / norms
 
 
-class PCGrad(GradientBalancer):
-    """Takes out of each task's gradient what conflicts with another's, one after the other, and sums the results.
+def others_of(size: int, device: torch.device) -> Tensor:
+    """Row i lists the tasks other than i, ascending; shape (K, K - 1)."""
+    return torch.tensor([[j for j in range(size) if j != i] for i in range(size)], dtype=torch.int64, device=device)
 
-    Where g_i·g_j < 0, g_i loses (g_i·g_j / ‖g_j‖²) g_j. Each task meets the others in a random order of its own. Yu et
-    al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
+
+def shuffled(others: Tensor, tasks: int, generator: torch.Generator) -> Tensor:
+    """Every row of ``others`` in an order of its own, from draws for all T tasks."""
+    draws = torch.rand(tasks, tasks, generator=generator, device="cpu")[: len(others), : others.shape[1]]
+    return others.gather(1, draws.argsort(1).to(others.device))
+
+
+class PCGrad(GradientBalancer):
+    """Projects conflicts out, then sums: where g_i·g_j < 0, g_i ← g_i − (g_i·g_j / ‖g_j‖²) g_j.
+
+    Each task meets the others' gradients, as they were, one after the other in a random order of its own. Yu et al.,
+    "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, Algorithm 1.
+
+    Use it where gradients conflict and are of like length: a gradient that is much longer than the others keeps
+    dominating the sum.
 
     Args:
         order: ``"random"`` as in the paper, ``"ascending"`` by position, or ``"mean"``, the expectation over all orders
@@ -72,19 +86,14 @@ class PCGrad(GradientBalancer):
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms, measurement.gramian.cosines
-        size = len(norms)
-        others = torch.tensor(
-            [[j for j in range(size) if j != i] for i in range(size)], dtype=torch.int64, device=C.device
-        )
+        others = others_of(len(norms), C.device)
         match self.order:
             case "random":
-                generator = step_generator(self.seed, self.steps)
-                draws = torch.rand(self.tasks, self.tasks, generator=generator, device="cpu")[:size, : size - 1]
-                orders = [others.gather(1, draws.argsort(1).to(C.device))]
+                orders = [shuffled(others, self.tasks, step_generator(self.seed, self.steps))]
             case "ascending":
                 orders = [others]
             case _:
-                orders = [others[:, list(order)] for order in itertools.permutations(range(size - 1))]
+                orders = [others[:, list(order)] for order in itertools.permutations(range(len(norms) - 1))]
         return torch.stack([project(C, norms, order) for order in orders]).mean(0)
 
     def update(self, measurement: Measurement, weights: Tensor) -> None:  # noqa: D102
