@@ -4,19 +4,25 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 CORE = src/isonomy/*.py src/isonomy/loss src/isonomy/smoothing src/isonomy/gradient src/isonomy/solvers
 
-.PHONY: demo test test-slow test-core check clean
+.PHONY: demo test test-slow test-core test-peers check docs clean
 
 demo: $(VENV)/bench  ## the main job on handwritten digits: a table, and runs/demo/report.html
 	$(VENV)/bin/isonomy compare --data digits --methods ew,uw,imtl,db_mtl --seeds 3 --jobs 2 --out runs/demo
 
 test: $(VENV)/dev  ## all fast tests
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow and not peers"
 
 test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow
 
 test-core: $(VENV)-core/done  ## the core's tests where torch is all there is
 	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/test_engine.py tests/test_testing.py
+
+test-peers: $(VENV)/peers  ## against TorchJD and LibMTL
+	$(VENV)/bin/python -m pytest tests/peers
+
+docs: $(VENV)/bench  ## the methods' pages, from the catalogue and the docstrings
+	$(VENV)/bin/python docs/generate.py
 
 check: $(VENV)/dev  ## lint, format, strict types and the import graph
 	$(VENV)/bin/ruff check .
@@ -37,6 +43,12 @@ $(VENV)/bench: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[bench,dev]'
 	touch $@ $(VENV)/bench
+
+# LibMTL wants a torchvision that its weighting methods, which are all that is compared, do not need.
+$(VENV)/peers: $(VENV)/dev
+	$(PIP) --editable '.[bench,dev,peers]'
+	$(PIP) --no-deps LibMTL==1.1.5
+	touch $@
 
 $(VENV)-core/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-core

@@ -82,6 +82,10 @@ def require_options(
             f"update_every goes with weights that can be reused; {listing(reads)} needs every step's gradients."
         )
     learned = [type(stage).__name__ for stage in stages if "step_losses" in stage.uses]
+    if any("step_losses" in stage.uses for stage in stages[1:]):
+        raise IsonomyError(
+            f"{listing(learned)} compares the losses before a step and after it: put it first among the stages."
+        )
     if learned and not own_optimizer:
         raise IsonomyError(
             f"own_optimizer=False: {listing(learned)} learns from the losses after the step, when your optimiser is "

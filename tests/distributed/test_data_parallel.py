@@ -10,17 +10,21 @@ from torch.nn.parallel import DistributedDataParallel
 import isonomy
 
 CASES = [
-    ("uw", "features"),
-    ("log", "features"),
-    ("rlw", "features"),
-    ("imtl", "features"),
-    ("imtl", "parameters"),
-    ("nash_mtl", "features"),
-    ("pcgrad", "parameters"),
-    ("gradnorm", "features"),
-    ("db_mtl", "parameters"),
+    *((method.name, level) for method in isonomy.methods() if method.stages for level in method.levels or ["features"]),
     ("nash_mtl", "batch_sum"),
+    ("log+graddrop", "features"),
+    ("modo", "two batches"),
+    ("sdmgrad", "three batches"),
 ]
+# Options with which a short run reaches what a method does later on.
+OPTIONS = {
+    "rotograd": {"features": 5, "own_lr": 0.1},
+    "igb_v1": {"base_epoch": 0},
+    "igb_v2": {"base_epoch": 0, "learn_epoch": 1, "policy_epoch": 1},
+    "stch": {"nadir_epoch": 0, "mu": 0.5},
+    "ldc_mtl": {"own_lr": 0.1},
+}
+BATCHES = {"two batches": 2, "three batches": 3}
 STEPS = 3
 
 
@@ -32,9 +36,12 @@ class Net(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(5, 1) for _ in range(3))
         self.double()
 
+    def rotate(self, z):
+        return [z] * 3
+
     def forward(self, x):
         z = self.trunk(x)
-        return z, [head(z) for head in self.heads]
+        return z, [head(r) for head, r in zip(self.heads, self.rotate(z), strict=True)]
 
 
 def train(name, level, rank=0, world=1):
@@ -42,17 +49,29 @@ def train(name, level, rank=0, world=1):
     x, y = (torch.randn(STEPS, 8, n, generator=generator, dtype=torch.float64) for n in (3, 3))
     net = Net()
     model = DistributedDataParallel(net) if world > 1 else net
-    options = {"feature_reduce": "batch_sum"} if level == "batch_sum" else {}
+    options = {"feature_reduce": "batch_sum"} if level == "batch_sum" else OPTIONS.get(name, {})
     balancer = isonomy.build(name, ["a", "b", "c"], **options)
-    optimizer = torch.optim.SGD(net.parameters(), 0.05)
-    for k in range(STEPS):
+    net.rotate = getattr(balancer.stages[-1], "rotate", net.rotate)
+    balancer.stages.double()  # Parameters of a method's own in float32 would round differently.
+    optimizer = torch.optim.SGD(net.parameters(), 0.005)
+
+    def run(k):
         part = slice(rank * 8 // world, (rank + 1) * 8 // world)
-        z, outputs = model(x[k, part])
-        losses = [10.0**t * (out[:, 0] - y[k, part, t]).square().mean() for t, out in enumerate(outputs)]
+        z, outputs = model(x[k % STEPS, part])
+        return z, [10.0**t * (out[:, 0] - y[k % STEPS, part, t]).square().mean() for t, out in enumerate(outputs)]
+
+    for k in range(STEPS):
         optimizer.zero_grad()
-        balancer(losses, shared=net.trunk if level == "parameters" else z).backward()
+        z, losses = run(k)
+        if level in BATCHES:
+            losses = [losses, *(run(k + extra)[1] for extra in range(1, BATCHES[level]))]
+        balancer(losses, shared=z if level in ("features", "batch_sum") else net.trunk).backward()
         optimizer.step()
-    return torch.cat([p.detach().flatten() for p in net.parameters()])
+        if "step_losses" in balancer.needs:
+            with torch.no_grad():
+                balancer.step_end(run(k)[1])
+        balancer.epoch_end({"a": 0.5, "b": 0.9, "c": 0.1 + k / 10}, learning_rate=0.05)
+    return torch.cat([p.detach().flatten() for p in [*net.parameters(), *balancer.parameters()]])
 
 
 def missing_task():

@@ -15,7 +15,7 @@ def after(*epochs, temperature: float = 2.0):
     stage = set_up(DWA(temperature), len(epochs[0]))
     for losses in epochs:
         stage.update(tensor(losses), torch.arange(len(losses)))
-        stage.epoch_end(None)
+        stage.epoch_end(None, None)
     return stage
 
 
@@ -79,8 +79,51 @@ def test_a_task_that_was_missing_for_an_epoch_counts_as_steady():
     stage = set_up(DWA(), 3)
     for epoch, present in ((BEFORE, [0, 1, 2]), (LAST, [0, 1])):
         stage.update(tensor(epoch)[present], torch.tensor(present))
-        stage.epoch_end(None)
+        stage.epoch_end(None, None)
     close(value_of(stage, [1, 1, 1])[1], 3 * (tensor([0.5, 0.9, 1]) / 2).softmax(0), 1e-12)
+
+
+def windowed(steps, window=2, tasks=3):
+    """Weights at each step of a run of losses, shape (steps, tasks)."""
+    stage = set_up(DWA(window=window), tasks)
+    found = []
+    for losses in steps:
+        found.append(value_of(stage, losses)[1])
+        stage.update(tensor(losses), torch.arange(tasks))
+        stage.epoch_end(None, None)
+    return torch.stack(found)
+
+
+def test_windows_of_steps_slide_and_hold_the_current_one():
+    steps = tensor([[9, 9, 9], [1, 1, 0.5], [3, 1, 0.5], [0.5, 0.8, 0.25], [1.5, 1, 0.75], [4, 4, 4]])
+    w = windowed(steps)
+    close(w[:3], torch.ones(3, 3), 0)
+    for step in (3, 4, 5):
+        before, last = steps[step - 3 : step - 1].mean(0), steps[step - 1 : step + 1].mean(0)
+        close(w[step], 3 * (last / before / 2).softmax(0), 1e-12)
+    # Means of (2, 1, 0.5) and (1, 0.9, 0.5), as after epochs with these.
+    close(w[4], [0.855816, 1.045295, 1.098889])
+
+
+def test_a_window_of_one_step_compares_with_the_step_before():
+    w = windowed([[2, 1, 0.5], [1, 0.9, 0.5]], window=1)
+    close(w, [[1, 1, 1], [0.855816, 1.045295, 1.098889]])
+
+
+def test_windows_need_no_epochs_and_count_a_tasks_own_steps():
+    balancer = isonomy.build("dwa", tasks=["a", "b"], window=1, allow_missing=True)
+    assert balancer.needs == ()
+    stage = balancer.stages[0]
+    stage.update(tensor([2, 1]), torch.arange(2))
+    stage.update(tensor([3]), torch.tensor([0]))
+    # Task a fell from 3 to 1.5, task b did not move since its last step.
+    close(value_of(stage, [1.5, 1])[1], 2 * tensor([0.25, 0.5]).softmax(0), 1e-12)
+
+
+@pytest.mark.parametrize("window", [0, -1, 2.5])
+def test_unusable_windows(window):
+    with pytest.raises(isonomy.IsonomyError, match="window"):
+        isonomy.build("dwa", tasks=2, window=window)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

@@ -16,6 +16,14 @@ def test_constant_weights():
     close(weights, [1, 2, 0.5])
 
 
+def test_without_weights_every_task_has_one():
+    m = M()
+    balancer = isonomy.build("fixed", tasks=3)
+    m.step(balancer)
+    close(balancer.report.loss_weights, [1, 1, 1], 0)
+    close(m.theta.grad, [4, 1])
+
+
 def test_a_weight_of_zero_freezes_the_head():
     m = M()
     m.step(isonomy.build("fixed", tasks=3, weights=[1, 0, 1]))

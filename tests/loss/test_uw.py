@@ -45,6 +45,18 @@ def test_likelihoods_of_the_paper(likelihood, loss, s, value):
     close(value_of(with_s([s], likelihood=likelihood), [loss])[0], value)
 
 
+@given(st.floats(0.1, 10), st.floats(0, 100))
+def test_logarithms_of_the_noise_scale_are_the_papers_forms(sigma, loss):
+    forms = {
+        "unified": (2 * math.log(sigma), loss / (2 * sigma**2) + math.log(sigma)),
+        "gaussian": (2 * math.log(sigma), loss / (2 * sigma**2) + math.log(sigma)),
+        "classification": (2 * math.log(sigma), loss / sigma**2 + math.log(sigma)),
+        "laplace": (math.log(sigma), loss / sigma + math.log(sigma)),
+    }
+    for likelihood, (s, value) in forms.items():
+        close(value_of(with_s([s], likelihood=likelihood), [loss])[0], value, 1e-9)
+
+
 def test_a_likelihood_for_each_task():
     names = ["gaussian", "classification", "laplace"]
     S, w, (own,) = value_of(with_s([0, 0, 0], likelihood=names), LOSSES)

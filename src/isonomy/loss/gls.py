@@ -13,6 +13,8 @@ class GLS(LossBalancer):
     Computed through logarithms, since the product of many losses under- or overflows. When one loss goes to 0, so does
     S, and the other tasks stop learning: a property of the method. Chennupati et al., "MultiNet++", CVPR Workshops
     2019.
+
+    Use it for a few tasks whose losses are positive, differ in unit and fall at much the same pace.
     """
 
     domain = "positive"

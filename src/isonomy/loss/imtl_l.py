@@ -14,6 +14,9 @@ class IMTLL(LossBalancer):
     At the optimum s_t = −log ℓ_t, where the model's gradient is that of the log-loss. Liu et al., "Towards Impartial
     Multi-Task Learning", ICLR 2021, equation 6.
 
+    Use it where losses differ in unit and have no likelihood that ``uw`` could assume; ``log`` has the same gradients
+    at once, without parameters to learn.
+
     Args:
         own_lr: Learning rate of s; the paper uses the model's.
     """

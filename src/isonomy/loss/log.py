@@ -14,6 +14,9 @@ class Log(LossBalancer):
     Multiplying a loss by a constant changes no gradient, exactly and without a parameter. The loss half of DB-MTL: Lin
     et al., "Dual-Balancing for Multi-Task Learning", 2023, section 3.1.
 
+    Use it first whenever positive losses differ in unit or magnitude: it costs nothing and goes with every gradient
+    balancer.
+
     Args:
         eps: ε, so that a loss of exactly 0 has a finite weight.
     """

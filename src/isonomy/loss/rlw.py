@@ -14,8 +14,8 @@ from isonomy.stages import LossBalancer, step_generator
 class RLW(LossBalancer):
     """Weights drawn anew every step: S = Σ w_t ℓ_t with w = softmax(u), u ~ N(0, I), or w ~ Dirichlet(1).
 
-    A litmus test: a method worth its cost should beat it. Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random
-    Weighting", TMLR 2022.
+    Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random Weighting", TMLR 2022. Use it as a litmus test of
+    other methods rather than for its own sake: what does not beat random weights is not worth its cost.
 
     Args:
         family: The distribution, ``"normal"`` (through a softmax) or ``"dirichlet"``.

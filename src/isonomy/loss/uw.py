@@ -25,12 +25,17 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
 class UW(LossBalancer):
     """Learns one noise scale a task: S = Σ a_t exp(−s_t) ℓ_t + b_t s_t with s_t = log σ_t².
 
-    At the optimum of s every weighted loss is b_t, so noisy tasks count less. Kendall, Gal and Cipolla, "Multi-Task
-    Learning Using Uncertainty to Weigh Losses", CVPR 2018.
+    At the optimum of s every weighted loss is b_t, so noisy tasks count less. Each of the paper's forms in the noise
+    scale σ, ``likelihood`` says which, is one of these in its logarithm, which needs no bound. Kendall, Gal and
+    Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018.
+
+    Use it where losses are likelihoods in different units and there is time for s to settle; losses near 0 get large
+    weights.
 
     Args:
-        likelihood: One name for all tasks, or one a task: ``"unified"``, ``"gaussian"`` (squared errors),
-            ``"classification"`` (cross-entropies) or ``"laplace"`` (absolute errors).
+        likelihood: One name for all tasks, or one a task: ``"gaussian"`` for squared errors, ℓ / 2σ² + log σ;
+            ``"classification"`` for cross-entropies, ℓ / σ² + log σ; ``"laplace"`` for absolute errors, ℓ / σ + log σ
+            with s = log σ; or ``"unified"``, the first for whatever losses, as in most codes.
         init: First value of s. LibMTL's is -0.5.
         own_lr: Learning rate of s.
 
