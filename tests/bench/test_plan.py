@@ -2,7 +2,10 @@ import json
 
 import pytest
 
+import isonomy
+from isonomy import methods
 from isonomy.bench import plan, records
+from isonomy.bench.data.toy import Toy
 from isonomy.bench.runner import run_cell
 from isonomy.errors import IsonomyError
 from tests.bench.tiny import load
@@ -45,9 +48,9 @@ def test_defaults_come_from_the_data_set(tmp_path):
 def test_all_is_every_method_that_can_run(tmp_path):
     every = resolve(tmp_path, methods=["all"]).methods
     assert {"ew", "db_mtl", "nash_mtl"} <= set(every)
-    assert "fixed" not in every  # has an option without a default
     features = resolve(tmp_path, methods=["all"], level="features").methods
-    assert set(every) - set(features) == {"db_mtl"}
+    assert set(every) - set(features) == {m.name for m in methods() if m.levels and "features" not in m.levels}
+    assert {"grid_search", "auto_lambda", "moml", "url"} <= set(every)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,6 @@ def test_all_is_every_method_that_can_run(tmp_path):
         ({"methods": ["ew", "log+pcgard"]}, r"Unknown method 'pcgard': did you mean 'pcgrad'\?"),
         ({"methods": ["ew", "uw", "ew"]}, "Method 'ew' is given twice"),
         ({"methods": []}, "--methods is empty"),
-        ({"methods": ["fixed"]}, "Method 'fixed' needs the option weights="),
         ({"methods": ["db_mtl"], "level": "features"}, "Method 'db_mtl' cannot measure gradients at level 'features'"),
         ({"level": "feature"}, r"Unknown level 'feature': did you mean 'features'\?"),
         ({"tasks": ["a", "d"]}, "Unknown task of tiny 'd'"),
@@ -67,11 +69,75 @@ def test_all_is_every_method_that_can_run(tmp_path):
         ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
         ({"epochs": -1}, "--epochs is -1: it must be at least 1"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
+        ({"methods": ["grid_search"], "trials": 0}, "--trials is 0: it must be at least 1"),
+        ({"trials": 4}, "--trials is for grid_search: add it to --methods, or leave --trials out"),
+        ({"methods": ["log+moml"]}, "Method 'log.moml': a hybrid is"),
     ],
 )
 def test_bad_flags_are_refused_in_one_sentence(tmp_path, flags, sentence):
     with pytest.raises(IsonomyError, match=sentence):
         resolve(tmp_path, **flags)
+
+
+def test_what_a_data_set_lacks_is_refused_and_left_out_of_all(tmp_path):
+    def toy(name):
+        return Toy()
+
+    for name, sentence in (
+        (
+            "dtp",
+            "Method 'dtp' needs a validation score from 0 to 1, which data set 'toy' has not: leave the method out",
+        ),
+        ("url", "Method 'url' distils a shared feature, which data set 'toy' has not: leave the method out"),
+        ("rotograd", "Method 'rotograd' cannot measure gradients at level 'parameters'"),
+    ):
+        with pytest.raises(IsonomyError, match=sentence):
+            plan.resolve({"methods": [name]}, tmp_path, False, toy)
+    every = plan.resolve({"methods": ["all"]}, tmp_path, False, toy).methods
+    left_out = {m.name for m in methods() if m.levels == ("features",) or "validation" in m.needs} | {"url"}
+    assert set(every) == {m.name for m in methods()} - left_out
+    assert left_out >= {"dtp", "dsg", "rotograd"}
+
+
+def test_without_optuna_all_leaves_the_search_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("isonomy.bench.procedures.find_spec", lambda name: None)
+    assert "grid_search" not in resolve(tmp_path, methods=["all"]).methods
+    with pytest.raises(IsonomyError, match=r"'grid_search' needs Optuna: pip install 'isonomy\[tune\]'"):
+        resolve(tmp_path, methods=["grid_search"])
+
+
+def test_a_procedures_cell_says_how_it_trains_and_how_long(tmp_path):
+    names = ["grid_search", "auto_lambda", "moml", "url", "ew"]
+    wanted = resolve(tmp_path, methods=names, trials=5, epochs=3)
+    found = {cell.method: cell for cell in plan.cells(wanted, load) if cell.seed == 0}
+    for name in names[:4]:
+        config = found[name].config
+        assert (config["balancer"], config["options"]) == ("fixed", {"weights": [1.0] * 3})
+        expected = isonomy.catalogue.find(name).options | ({"trials": 5} if name == "grid_search" else {})
+        assert config["procedure"] == {"name": name, **expected}
+        assert json.loads(json.dumps(config)) == config
+    assert found["ew"].config["procedure"] is found["ew"].procedure is None
+    assert [found[name].length for name in names] == [15, 3, 3, 3, 3]
+    assert [name for name in names if found[name].waits] == ["grid_search", "url"]
+    assert not found["single_task-a"].waits
+
+
+def test_trials_belong_to_the_sweep_once_it_has_a_search(tmp_path):
+    store(tmp_path, resolve(tmp_path))
+    assert resolve(tmp_path).trials is None
+    grown = resolve(tmp_path, methods=["grid_search"], trials=4)
+    assert (grown.methods, grown.trials) == (("ew", "uw", "grid_search"), 4)
+    store(tmp_path, grown)
+    assert resolve(tmp_path).trials == resolve(tmp_path, resume=True).trials == 4
+    with pytest.raises(IsonomyError, match="was made with trials = 4, this sweep has 12"):
+        resolve(tmp_path, methods=["grid_search"])
+
+
+def test_a_plan_from_before_there_were_searches_is_read(tmp_path):
+    fields = dict(resolve(tmp_path).__dict__)
+    del fields["trials"]
+    records.write_json(tmp_path / plan.FILE, fields)
+    assert plan.read(tmp_path).trials is None
 
 
 def test_cuda_without_a_gpu_is_refused_and_auto_is_resolved(tmp_path, monkeypatch):
@@ -161,6 +227,12 @@ def test_a_file_or_a_closed_folder_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_plain_summing_is_timed_once_whether_or_not_it_is_compared(tmp_path):
-    for methods in (["uw"], ["uw", "ew"]):
-        timed = [cell.name for cell in plan.timed(resolve(tmp_path, methods=methods), load)]
+    for names in (["uw"], ["uw", "ew"]):
+        timed = [cell.name for cell in plan.timed(resolve(tmp_path, methods=names), load)]
         assert sorted(timed) == ["ew/0", "uw/0"]
+
+
+def test_procedures_are_timed_except_for_the_search_which_has_no_step_of_its_own(tmp_path):
+    names = ["grid_search", "auto_lambda", "moml", "url"]
+    timed = [cell.method for cell in plan.timed(resolve(tmp_path, methods=names), load)]
+    assert timed == ["ew", "auto_lambda", "moml", "url"]

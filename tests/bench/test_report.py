@@ -1,3 +1,4 @@
+import math
 import re
 from html.parser import HTMLParser
 
@@ -64,6 +65,28 @@ def test_the_tables_are_what_the_runs_say(swept, found):
     for row, line in zip(found.rows, summary[1:], strict=True):
         assert float(line[1]) == pytest.approx(row.delta.mean, abs=1e-4)
         assert float(line[2]) == pytest.approx(row.delta.std, abs=1e-4)
+
+
+def test_procedures_are_rows_like_methods_and_what_has_no_weights_has_no_curve(tmp_path, capsys):
+    console = Console(width=160)
+    flags = {**FLAGS, "methods": ["grid_search", "auto_lambda", "url", "mtadam"], "seeds": 1, "trials": 2}
+    assert compare.compare(flags, tmp_path, 1, False, console, load) == []
+    found = results.collect(tmp_path, load)
+    assert [row.title for row in found.rows] == ["Grid search", "Auto-λ", "URL", "MTAdam"]
+    assert all(row.delta for row in found.rows)
+    assert [row.ratio is None for row in found.rows] == [True, False, False, False]
+    weights = {row.name: results.effective_weights(row) for row in found.rows}
+    assert all(math.isnan(weight) for weight in weights["mtadam"].values())
+    assert list(weights["url"].values()) == [1.0] * 3
+    assert weights["auto_lambda"]["a"] == pytest.approx(0.1, abs=1e-2)
+    page = (tmp_path / results.REPORT).read_text()
+    panels = re.findall(r"Curves over epochs, b\.[^\"<]*", page)
+    assert all("Auto-λ ends at" in panel and "nan" not in panel for panel in panels)
+    assert ["MTAdam ends at" in panel for panel in panels] == [True, False, True]  # losses, weights, gradient norms
+    # The search's line says what all its trials cost.
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("grid_search/0")]
+    trials = records.read_metrics(tmp_path / "grid_search" / "0")[-1]["trials"]
+    assert line.endswith(f"{sum(trial['seconds'] for trial in trials):.0f} s")
 
 
 def test_delta_from_the_files_by_hand(swept, found):

@@ -1,20 +1,17 @@
-import dataclasses
+import inspect
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 import isonomy
-from isonomy.bench import plan, records, runner, sweep
-from tests.bench.tiny import Silent, Tiny, load, load_failing
+from isonomy.bench import plan, procedures, records, runner, sweep
+from isonomy.bench.trainer import Trainer
+from tests.bench.tiny import Silent, Tiny, cell, load, load_failing, trainer
 
 FLAGS = {"data": "tiny", "methods": ["ew", "db_mtl"], "seeds": 1, "epochs": 3}
-
-
-def cell(method, out, seed=0, **flags):
-    wanted = plan.resolve({**FLAGS, **flags, "methods": ["ew" if "single" in method else method]}, out, False, load)
-    return next(entry for entry in plan.cells(wanted, load) if entry.name == f"{method}/{seed}")
 
 
 def lines(out, name):
@@ -42,7 +39,13 @@ def test_a_cell_leaves_its_config_metrics_and_checkpoint(tmp_path):
     assert records.load_checkpoint(folder)["epoch"] == 3
 
 
-@pytest.mark.parametrize("method", ["ew", "uw", "rlw", "dwa", "db_mtl", "pcgrad", "gradnorm", "imtl"])
+RESUMED = [
+    "ew", "uw", "rlw", "dwa", "db_mtl", "pcgrad", "gradnorm", "imtl", "famo", "dtp", "igb_v2", "modo", "sdmgrad",
+    "mtadam", "rotograd", "auto_lambda", "moml", "url",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", RESUMED)
 @pytest.mark.parametrize("stop", [1, 2])
 def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, method, stop):
     class Killed(BaseException):
@@ -53,6 +56,9 @@ def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, metho
             raise Killed
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for out in (whole, parts):
+        for task in "abc" if method == "url" else "":
+            runner.run_cell(cell(plan.single(task), out), out, load)
     runner.run_cell(cell(method, whole), whole, load)
     with pytest.raises(Killed):
         runner.run_cell(cell(method, parts), parts, load, kill)
@@ -61,8 +67,45 @@ def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, metho
     runner.run_cell(cell(method, parts), parts, load, calls.append)
     assert calls == list(range(stop, 4))
     assert lines(whole, f"{method}/0") == lines(parts, f"{method}/0")
-    first, second = (records.load_checkpoint(out / method / "0")["model"] for out in (whole, parts))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (records.load_checkpoint(out / method / "0") for out in (whole, parts))
+    same(first, second)
+
+
+@pytest.mark.parametrize("method", [m.name for m in isonomy.methods()])
+def test_every_method_trains(tmp_path, method):
+    for task in "abc" if method in procedures.AFTER_SINGLE else "":
+        runner.run_cell(cell(plan.single(task), tmp_path, epochs=1), tmp_path, load)
+    one = cell(method, tmp_path, epochs=1, trials=2 if method == procedures.SEARCH else None)
+    before = Trainer(replace(one, config={**one.config, "procedure": None}), Tiny()).network.state_dict()
+    runner.run_cell(one, tmp_path, load)
+    after = records.load_checkpoint(tmp_path / one.name)["model"]
+    assert records.test_metrics(tmp_path / one.name).keys() == {"a", "b", "c"}
+    assert all(value.isfinite().all() and not torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_the_catalogue_gives_every_procedure_its_options():
+    for method in isonomy.methods():
+        if method.kind == "procedure" and method.name != procedures.SEARCH:
+            parameters = inspect.signature(type(trainer(method.name).procedure)).parameters
+            assert set(parameters) == {"trainer", *method.options}
+    assert set(isonomy.catalogue.find(procedures.SEARCH).options) == {"trials"}
+
+
+def same(first, second):
+    """Checkpoints that are equal to the last bit."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first:
+            same(first[name], second[name])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for pair in zip(first, second, strict=True):
+            same(*pair)
+    elif isinstance(first, torch.Tensor):
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+    else:
+        assert first == second
 
 
 def test_metrics_ahead_of_the_checkpoint_are_dropped_on_resuming(tmp_path):
@@ -111,32 +154,26 @@ def test_a_linear_schedule_falls_towards_zero_and_a_constant_one_does_not(tmp_pa
     for schedule, expected in (("linear", [1e-2, 1e-2 * 2 / 3, 1e-2 / 3]), ("constant", [1e-2] * 3)):
         problem = Tiny(schedule=schedule)
         wanted = plan.resolve(FLAGS, tmp_path, False, lambda name, problem=problem: problem)
-        trainer = runner.Trainer(plan.cells(wanted, lambda name, problem=problem: problem)[0], problem)
+        trainer = Trainer(plan.cells(wanted, lambda name, problem=problem: problem)[0], problem)
         rates = []
         for epoch in range(3):
-            trainer.epoch(epoch)
-            rates.append(trainer.optimizer.param_groups[0]["lr"])
+            runner.train_epoch(trainer, epoch)
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         assert rates == pytest.approx(expected)
 
 
-def test_methods_that_ask_for_it_hear_the_losses_after_the_step_and_the_end_of_an_epoch(tmp_path, monkeypatch):
+def test_the_end_of_an_epoch_brings_scores_and_the_next_learning_rate(tmp_path, monkeypatch):
     heard = []
 
     class Needy(isonomy.Balancer):
-        def step_end(self, losses):
-            heard.append(losses)
+        def epoch_end(self, metrics=None, learning_rate=None):
+            heard.append((metrics, learning_rate))
 
-        def epoch_end(self, metrics=None):
-            heard.append(metrics)
-
-    method = dataclasses.replace(isonomy.catalogue.find("ew"))
-    monkeypatch.setattr(type(method), "needs", property(lambda self: ("step_losses",)))
     monkeypatch.setattr(isonomy, "build", lambda name, tasks: Needy(isonomy.loss.EW(), tasks=tasks))
-    runner.run_cell(cell("ew", tmp_path, epochs=1), tmp_path, load)
-    validation = records.read_metrics(tmp_path / "ew" / "0")[0]["validation"]
-    assert heard.pop() == {task: validation[task]["mse"] for task in "abc"}
-    assert len(heard) == 4  # 64 samples in batches of 16
-    assert all(list(losses) == ["a", "b", "c"] and not losses["a"].requires_grad for losses in heard)
+    runner.run_cell(cell("ew", tmp_path, epochs=2), tmp_path, load)
+    entries = records.read_metrics(tmp_path / "ew" / "0")
+    scores = [{task: entry["validation"][task]["score"] for task in "abc"} for entry in entries]
+    assert heard == [(scores[0], 5e-3), (scores[1], 0.0)]
 
 
 def test_threads_are_one_inside_and_as_before_outside():
@@ -162,6 +199,25 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path):
 
     assert sweep.run(plan.survey(tmp_path, cells), tmp_path, 1, listener, load) == []
     assert not (tmp_path / "ew" / "0" / records.ERROR).exists()
+
+
+def test_what_learns_from_single_task_runs_comes_after_them_and_fails_with_them(tmp_path):
+    cells = plan.cells(
+        plan.resolve({**FLAGS, "methods": ["url", "grid_search", "ew"], "trials": 2}, tmp_path, False, load), load
+    )
+    late_first = sorted(cells, key=lambda entry: not entry.waits)
+    assert [entry.method for entry in late_first[:2]] == ["url", "grid_search"]
+    listener = Silent()
+    assert sweep.run(late_first, tmp_path / "whole", 1, listener, load) == []
+    finished = [name for name, event in listener.events if event == "finished"]
+    assert set(finished[-2:]) == {"url/0", "grid_search/0"}
+    assert ("grid_search/0", "epoch 6") in listener.events
+
+    listener = Silent()
+    failures = sweep.run(late_first, tmp_path / "broken", 1, listener, load_failing)
+    assert len(failures) == 4  # what has the task b
+    over = dict(event for event in listener.events if not event[1].startswith("epoch"))
+    assert over["grid_search/0"].startswith("failed: grid_search/0 learns from single_task-b/0, which has not finished")
 
 
 def test_processes_change_no_number_and_one_that_dies_takes_no_other_with_it(tmp_path):

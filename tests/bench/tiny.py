@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isonomy.bench import plan
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.data import Metric, Task
 from isonomy.bench.seeds import order
+from isonomy.bench.trainer import Trainer
 
 SCALES = {"a": 1.0, "b": 0.1, "c": 10.0}
 
@@ -19,7 +23,9 @@ class Tiny:
     name: str = "tiny"
     summary: str = "three regressions"
     version: int = 1
-    tasks: tuple[Task, ...] = tuple(Task(name, (Metric("mse", up=False), Metric("score", up=True))) for name in SCALES)
+    tasks: tuple[Task, ...] = tuple(
+        Task(name, (Metric("mse", up=False), Metric("score", up=True)), itemgetter("score")) for name in SCALES
+    )
     architectures: tuple[str, ...] = ("hps",)
     levels: tuple[str, ...] = ("features", "parameters")
     epochs: int = 2
@@ -33,8 +39,8 @@ class Tiny:
             raise RuntimeError("no network today\nsecond line")
         return HPS(lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh()), {t: lambda: nn.Linear(8, 1) for t in tasks}, seed)
 
-    def batches(self, seed: int, epoch: int, device: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = _data("train")
+    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = _data(split)
         for chosen in torch.split(order(len(x), seed, epoch), 16):
             yield x[chosen], y[chosen]
 
@@ -73,6 +79,20 @@ def load(name: str) -> Tiny:
 def load_failing(name: str) -> Tiny:
     """As ``load``, but no network with a head for ``b`` can be made."""
     return Tiny(fail="b")
+
+
+def cell(method: str, out: Path, load: Any = load, **flags: Any) -> plan.Cell:
+    """One of the cells that flags ask for, of seed 0."""
+    wanted = {"data": "tiny", "seeds": 1, "epochs": 3, "methods": [method], **flags}
+    if method.startswith(plan.SINGLE):
+        wanted |= {"methods": ["ew"], "trials": None}
+    return next(each for each in plan.cells(plan.resolve(wanted, out, False, load), load) if each.name == f"{method}/0")
+
+
+def trainer(method: str, problem: Any = None, **flags: Any) -> Trainer:
+    """A trainer of that cell, outside of any folder."""
+    found = problem or Tiny()
+    return Trainer(cell(method, Path("nowhere"), lambda name: found, **flags), found)
 
 
 class Silent:

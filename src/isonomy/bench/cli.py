@@ -67,6 +67,7 @@ def commands() -> None:
 @click.option("--device", help="cpu (default), cuda or auto.")
 @click.option("--tasks", callback=names, help="Some of the data set's tasks. Default: all.")
 @click.option("--architecture", help="Network. Default: the data set's first.")
+@click.option("--trials", type=int, help="Trainings a grid_search may make for every seed. Default 12.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, each on one thread.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep stored in --out; no other flag is needed.")
 def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:

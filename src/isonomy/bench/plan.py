@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from isonomy import catalogue
-from isonomy.bench import data, records
+from isonomy.bench import choice, data, procedures, records
 from isonomy.bench.architectures import ARCHITECTURES
 from isonomy.errors import IsonomyError, unknown
 
@@ -39,6 +38,7 @@ class Plan:
         device: ``"cpu"`` or ``"cuda"``.
         methods: Names, in the order of printing.
         seeds: How many, from 0.
+        trials: Trainings of every grid search; None for a sweep without one.
     """
 
     data: str
@@ -50,6 +50,7 @@ class Plan:
     device: str
     methods: tuple[str, ...]
     seeds: int
+    trials: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,21 @@ class Cell:
         """The tasks it trains."""
         return list(self.config["tasks"])
 
+    @property
+    def procedure(self) -> str | None:
+        """The procedure it is trained by; None for a method that is a balancer."""
+        return self.config["procedure"] and str(self.config["procedure"]["name"])
+
+    @property
+    def waits(self) -> bool:
+        """Whether it learns from the finished single-task runs of its seed."""
+        return self.procedure in procedures.AFTER_SINGLE
+
+    @property
+    def length(self) -> int:
+        """How many epochs it trains in all."""
+        return int(self.config["epochs"] * (self.config["procedure"] or {}).get("trials", 1))
+
 
 def single(task: str) -> str:
     """The method name of a task's single-task training."""
@@ -86,8 +102,8 @@ def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data
     """The plan that flags ask for, joined with the one stored in the folder.
 
     Args:
-        flags: ``data``, ``architecture``, ``tasks``, ``methods``, ``seeds``, ``epochs``, ``level`` and ``device``; None
-            where the user gave none.
+        flags: ``data``, ``architecture``, ``tasks``, ``methods``, ``seeds``, ``epochs``, ``level``, ``device`` and
+            ``trials``; None where the user gave none.
         out: The sweep's folder.
         resume: Whether what the user left out comes from the folder; else from the defaults.
         load: Finds data sets.
@@ -148,10 +164,12 @@ def _validated(given: Mapping[str, Any], load: Load) -> Plan:
         raise IsonomyError(
             f"Data set {problem.name!r} has no level {level!r}: use --level {' or '.join(problem.levels)}."
         )
-    for name in ("seeds", "epochs"):
-        if given.get(name, 1) < 1:
-            raise IsonomyError(f"--{name} is {given[name]}: it must be at least 1.")
+    for name in ("seeds", "epochs", "trials"):
+        number = given.get(name)
+        if number is not None and number < 1:
+            raise IsonomyError(f"--{name} is {number}: it must be at least 1.")
     tasks = tuple(task.name for task in data.select(problem, given.get("tasks")))
+    methods = choice.methods(given.get("methods", DEFAULT_METHODS), level, problem)
     return Plan(
         data=problem.name,
         data_version=problem.version,
@@ -160,8 +178,9 @@ def _validated(given: Mapping[str, Any], load: Load) -> Plan:
         epochs=given.get("epochs", problem.epochs),
         level=level,
         device=_device(given.get("device", "cpu")),
-        methods=_methods(given.get("methods", DEFAULT_METHODS), level, problem),
+        methods=methods,
         seeds=given.get("seeds", 3),
+        trials=choice.trials(given.get("trials"), methods),
     )
 
 
@@ -174,47 +193,15 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if available else "cpu"
 
 
-def _methods(names: Sequence[str], level: str | None, problem: data.Problem) -> tuple[str, ...]:
-    if list(names) == ["all"]:
-        every = catalogue.methods("*")
-        usable = [m for m in every if not _required(m) and _usable_level(m, level, problem) is not None]
-        return tuple(method.name for method in usable)
-    if not names:
-        raise IsonomyError("--methods is empty: name at least one, as `isonomy list methods` shows them.")
-    for position, name in enumerate(names):
-        method = catalogue.find(name)
-        if name in names[:position]:
-            raise IsonomyError(f"Method {name!r} is given twice: name each method once.")
-        if required := _required(method):
-            raise IsonomyError(
-                f"Method {name!r} needs the option {required[0]}=, which a comparison cannot give: leave it out, "
-                "or train with isonomy.build()."
-            )
-        if _usable_level(method, level, problem) is None:
-            wanted = repr(level) if level else " or ".join(map(repr, problem.levels))
-            raise IsonomyError(
-                f"Method {name!r} cannot measure gradients at level {wanted}: "
-                f"use --level {' or '.join(method.levels)}, or leave the method out."
-            )
-    return tuple(names)
-
-
-def _required(method: catalogue.Method) -> list[str]:
-    """The options without a default."""
-    return [name for name, default in method.options.items() if default is inspect.Parameter.empty]
-
-
-def _usable_level(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:
-    """Where a method will measure: the level asked for, or else its own choice; None if that cannot be."""
-    possible = [own for own in method.levels or problem.levels if own in problem.levels]
-    return next(iter(possible), None) if level is None else level if level in possible else None
-
-
 def _joined(stored: Plan, wanted: Plan, out: Path) -> Plan:
     """The stored plan with the methods and seeds that are new; everything else has to be the same."""
     methods = tuple(dict.fromkeys([*stored.methods, *wanted.methods]))
     joined = replace(wanted, methods=methods, seeds=max(stored.seeds, wanted.seeds))
+    if wanted.trials is None:
+        joined = replace(joined, trials=stored.trials)
     same = replace(stored, methods=joined.methods, seeds=joined.seeds)
+    if stored.trials is None:
+        same = replace(same, trials=joined.trials)
     _require_same(asdict(same), asdict(joined), out)
     return joined
 
@@ -251,13 +238,43 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
     multi = [(method, method, list(plan.tasks)) for method in plan.methods]
     result = []
     for seed in range(plan.seeds):
-        for name, balancer, tasks in singles + multi:
-            method = catalogue.find(balancer)
-            level = _usable_level(method, plan.level, problem)
-            options = {"seed": seed} if "seed" in method.options else {}
-            own = {"balancer": balancer, "tasks": tasks, "level": level, "options": options, "seed": seed}
-            result.append(Cell(name, seed, {**common, **own}))
+        for name, trained_by, tasks in singles + multi:
+            method = catalogue.find(trained_by)
+            own = {"tasks": tasks, "level": choice.usable_level(method, plan.level, problem), "seed": seed}
+            result.append(Cell(name, seed, {**common, **own, **_trained_by(method, plan, seed)}))
     return result
+
+
+def _trained_by(method: catalogue.Method, plan: Plan, seed: int) -> dict[str, Any]:
+    """The part of a cell's configuration that says how: its balancer and procedure, with their options."""
+    if method.kind != "procedure":
+        options = {"seed": seed} if "seed" in method.options else {}
+        return {"balancer": method.name, "options": options, "procedure": None}
+    procedure = {"name": method.name, **method.options}
+    if method.name == procedures.SEARCH:
+        procedure["trials"] = plan.trials
+    # Weights are what a procedure learns, if it learns a balance at all.
+    return {"balancer": "fixed", "options": {"weights": [1.0] * len(plan.tasks)}, "procedure": procedure}
+
+
+def finished_single(out: Path, task: str, cell: Cell) -> Path:
+    """The folder of a task's single-task run, of the same seed as a cell that learns from it.
+
+    Args:
+        out: The sweep's folder.
+        task: Name.
+        cell: Which learns from it.
+
+    Raises:
+        IsonomyError: The run is not finished.
+    """
+    folder = out / single(task) / str(cell.seed)
+    if records.test_metrics(folder) is None:
+        raise IsonomyError(
+            f"{cell.name} learns from {single(task)}/{cell.seed}, which has not finished: "
+            "see why, and start the same command again."
+        )
+    return folder
 
 
 def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
@@ -269,7 +286,8 @@ def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
     """
     methods = tuple(dict.fromkeys(["ew", *plan.methods]))
     every = cells(replace(plan, methods=methods, seeds=1), load)
-    return [cell for cell in every if cell.method in methods]
+    # A search has no step of its own: it makes whole trainings of plain steps.
+    return [cell for cell in every if cell.method in methods and cell.procedure != procedures.SEARCH]
 
 
 def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:

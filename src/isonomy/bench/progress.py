@@ -55,7 +55,7 @@ class Progress:
     def epoch(self, cell: Cell, done: int) -> None:
         """A run has done so many epochs."""
         if cell.name not in self.running:
-            self.running[cell.name] = self.bars.add_task(f"  {cell.name}", total=cell.config["epochs"])
+            self.running[cell.name] = self.bars.add_task(f"  {cell.name}", total=cell.length)
         self.bars.update(self.running[cell.name], completed=done)
 
     def finished(self, cell: Cell) -> None:
@@ -66,7 +66,7 @@ class Progress:
             for task, metrics in lines[-1]["test"].items()
             for metric, value in metrics.items()
         ]
-        seconds = sum(line["seconds"] for line in lines)
+        seconds = sum(part["seconds"] for part in lines[-1].get("trials", lines))
         self._over(cell, f"{cell.name:<24} {'   '.join(values)}   [dim]{seconds:.0f} s[/dim]")
 
     def failed(self, cell: Cell, reason: str) -> None:

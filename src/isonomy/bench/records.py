@@ -23,7 +23,7 @@ import torch
 from isonomy.errors import IsonomyError
 
 CONFIG, METRICS, CHECKPOINT, ERROR = "config.json", "metrics.jsonl", "checkpoint.pt", "error.txt"
-CHECKPOINT_KEYS = {"epoch", "model", "optimizer", "balancer"}
+CHECKPOINT_KEYS = {"epoch", "model", "optimizers", "balancer", "procedure"}
 
 Json = dict[str, Any]
 
@@ -95,7 +95,7 @@ def save_checkpoint(path: Path, state: Json) -> None:
 
     Args:
         path: Where.
-        state: ``epoch``, ``model``, ``optimizer`` and ``balancer``.
+        state: ``epoch``, ``model``, ``optimizers``, ``balancer`` and ``procedure``.
     """
     _replace(path, lambda file: torch.save(state, file))
 

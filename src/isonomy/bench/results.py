@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,10 +183,14 @@ def effective_weights(row: Row, epoch: int | None = None) -> Mapping[str, float]
     Args:
         row: A method.
         epoch: From 0; None for the mean over all epochs.
+
+    Returns:
+        A number a task; NaN from a gradient balancer that makes its direction without weights.
     """
+    without = math.nan if catalogue.find(row.name).levels else 1.0
     lines = [line for run in row.epochs for line in (run if epoch is None else [run[epoch]])]
     products = [
-        {task: weight * (line["weights"] or {}).get(task, 1.0) for task, weight in line["loss_weights"].items()}
+        {task: weight * (line["weights"] or {}).get(task, without) for task, weight in line["loss_weights"].items()}
         for line in lines
     ]
     return {task: sum(product[task] for product in products) / len(products) for task in products[0]}

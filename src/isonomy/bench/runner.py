@@ -11,14 +11,13 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-import isonomy
 from isonomy import engine
-from isonomy.bench import data, records
+from isonomy.bench import data, procedures, records
 from isonomy.bench.plan import Cell
-from isonomy.bench.seeds import drawn, key
+from isonomy.bench.seeds import key
+from isonomy.bench.trainer import Trainer
 
 # Steps between two looks at the gradients. A look costs a backward pass a task through the heads.
 LOOK_EVERY = 20
@@ -35,129 +34,89 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Trainer:
-    """A cell's model, optimiser and balancer, and the step they make together.
+def train_epoch(trainer: Trainer, number: int) -> records.Json:
+    """Trains one epoch.
 
     Args:
-        cell: What to train.
-        problem: Its data set.
+        trainer: Of the cell.
+        number: From 0.
+
+    Returns:
+        What ``metrics.jsonl`` says of it, without the validation metrics.
     """
+    began = time.perf_counter()
+    cell, problem = trainer.cell, trainer.problem
+    total = torch.zeros(len(cell.tasks), device=trainer.fabric.device, dtype=torch.float64)
+    looks: dict[str, list[Any]] = defaultdict(list)
+    trace: list[list[float]] = []
 
-    def __init__(self, cell: Cell, problem: data.Problem) -> None:
-        self.cell, self.problem = cell, problem
-        config = cell.config
-        self.fabric = Fabric(accelerator=config["device"], devices=1)
-        self.network = problem.network(config["architecture"], cell.tasks, cell.seed)
-        adam = torch.optim.Adam(self.network.parameters(), lr=config["learning_rate"])
-        self.model, self.optimizer = self.fabric.setup(self.network, adam)
-        with drawn(cell.seed, "balancer"):
-            self.balancer = isonomy.build(config["balancer"], tasks=cell.tasks, **config["options"])
-        self.balancer.to(self.fabric.device)
-        self.hears_losses = "step_losses" in isonomy.catalogue.find(config["balancer"]).needs
+    def look(losses: dict[str, Tensor], feature: Tensor | None) -> None:
+        at = feature if feature is not None else trainer.shared_parameters()
+        gramian = engine.measure(list(losses.values()), at)
+        looks["gradient_norms"].append(gramian.norms.tolist())
+        looks["cosines"].append(gramian.cosines.tolist())
 
-    def shared(self, feature: Tensor | None) -> Tensor | list[nn.Parameter]:
-        """Where this cell's method measures gradients."""
-        return feature if self.cell.config["level"] == "features" and feature is not None else self.parameters()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The shared parameters."""
-        return list(self.network.shared_parameters())  # type: ignore[operator]
-
-    def step(self, batch: Any, look: Callable[[dict[str, Tensor], Tensor | None], None] | None = None) -> Tensor:
-        """One training step.
-
-        Args:
-            batch: Of the data set.
-            look: Called with the losses and the shared feature before the balancer is.
-
-        Returns:
-            The losses, shape (T,).
-        """
-        losses, feature = self.problem.losses(self.model, batch, self.cell.tasks)
-        if look is not None:
-            look(losses, feature)
-        loss = self.balancer(losses, shared=self.shared(feature))
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        if self.hears_losses:
-            with torch.no_grad():
-                self.balancer.step_end(self.problem.losses(self.model, batch, self.cell.tasks)[0])
-        return torch.stack([value.detach() for value in losses.values()])
-
-    def epoch(self, number: int) -> records.Json:
-        """Trains one epoch.
-
-        Args:
-            number: From 0.
-
-        Returns:
-            What ``metrics.jsonl`` says of it, without the validation metrics.
-        """
-        began = time.perf_counter()
-        total = torch.zeros(len(self.cell.tasks), device=self.fabric.device, dtype=torch.float64)
-        looks: dict[str, list[Any]] = defaultdict(list)
-        trace: list[list[float]] = []
-
-        def look(losses: dict[str, Tensor], feature: Tensor | None) -> None:
-            at = feature if feature is not None else self.parameters()
-            gramian = engine.measure(list(losses.values()), at)
-            looks["gradient_norms"].append(gramian.norms.tolist())
-            looks["cosines"].append(gramian.cosines.tolist())
-
-        if self.cell.config["schedule"] == "linear":
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.cell.config["learning_rate"] * (1 - number / self.cell.config["epochs"])
-        steps = 0
-        self.model.train()
-        # A draw from torch's own generator, wherever it comes from, depends on the epoch and not on the ones before.
-        torch.manual_seed(key(self.cell.seed, "epoch", number))
-        for steps, batch in enumerate(self.problem.batches(self.cell.seed, number, self.fabric.device), start=1):
-            looking = steps % LOOK_EVERY == 1
-            total += self.step(batch, look if looking else None)
-            if looking:
-                report = self.balancer.report
-                looks["loss_weights"].append(report.loss_weights.tolist())
-                if report.weights is not None:
-                    looks["weights"].append(report.weights.tolist())
-            if self.problem.trace_every and steps % self.problem.trace_every == 0:
-                trace.append(self.problem.trace(self.network))
-        line: records.Json = {
-            "epoch": number + 1,
-            "train_losses": dict(zip(self.cell.tasks, (total / steps).tolist(), strict=True)),
-        }
-        for name in ("loss_weights", "weights", "gradient_norms"):
-            columns = zip(*looks[name], strict=True)
-            line[name] = dict(zip(self.cell.tasks, map(fmean, columns), strict=True)) if looks[name] else None
-        line["cosines"] = _mean_matrix(looks["cosines"])
-        if trace:
-            line["trace"] = trace
-        line["seconds"] = time.perf_counter() - began
-        return line
-
-    def evaluate(self, split: str) -> dict[str, dict[str, float]]:
-        """Every metric of every task of the cell on a split."""
-        self.model.eval()
-        return self.problem.evaluate(self.model, self.cell.tasks, split)
-
-    def state(self, epoch: int) -> records.Json:
-        """A checkpoint after so many epochs."""
-        return {
-            "epoch": epoch,
-            "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "balancer": self.balancer.state_dict(),
-        }
-
-    def restore(self, state: records.Json) -> None:
-        """Goes on from a checkpoint."""
-        self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.balancer.load_state_dict(state["balancer"])
+    steps = 0
+    trainer.model.train()
+    # A draw from torch's own generator, wherever it comes from, depends on the epoch and not on the ones before.
+    torch.manual_seed(key(cell.seed, "epoch", number))
+    for steps, batches in enumerate(trainer.begin(number), start=1):
+        looking = steps % LOOK_EVERY == 1
+        total += trainer.step(batches, look if looking else None)
+        if looking:
+            report = trainer.balancer.report
+            looks["loss_weights"].append(report.loss_weights.tolist())
+            if report.weights is not None:
+                looks["weights"].append(report.weights.tolist())
+        if problem.trace_every and steps % problem.trace_every == 0:
+            trace.append(problem.trace(trainer.network))
+    line: records.Json = {
+        "epoch": number + 1,
+        "train_losses": dict(zip(cell.tasks, (total / steps).tolist(), strict=True)),
+    }
+    for name in ("loss_weights", "weights", "gradient_norms"):
+        columns = zip(*looks[name], strict=True)
+        line[name] = dict(zip(cell.tasks, map(fmean, columns), strict=True)) if looks[name] else None
+    line["cosines"] = _mean_matrix(looks["cosines"])
+    if trace:
+        line["trace"] = trace
+    line["seconds"] = time.perf_counter() - began
+    return line
 
 
 def _mean_matrix(matrices: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
     return [[fmean(entries) for entries in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
+
+
+def train(trainer: Trainer, folder: Path, on_epoch: Callable[[int], None]) -> list[records.Json]:
+    """Trains a network to the end of its budget, from where it was left.
+
+    Args:
+        trainer: Fresh.
+        folder: Where it leaves its configuration, metrics and checkpoints.
+        on_epoch: Called with the number of epochs done: at the start, and after each.
+
+    Returns:
+        The lines of ``metrics.jsonl``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_json(folder / records.CONFIG, trainer.cell.config)
+    state = records.load_checkpoint(folder, trainer.fabric.device)
+    done = 0
+    if state is not None:
+        trainer.restore(state)
+        done = state["epoch"]
+    lines = records.read_metrics(folder)[:done]
+    on_epoch(done)
+    for epoch in range(done, trainer.cell.config["epochs"]):
+        line = train_epoch(trainer, epoch)
+        line["validation"] = trainer.evaluate("val")
+        trainer.balancer.epoch_end(trainer.scores(line["validation"]), learning_rate=trainer.rate(epoch + 1))
+        lines.append(line)
+        records.write_lines(folder / records.METRICS, lines)
+        records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epoch + 1))
+        on_epoch(epoch + 1)
+    return lines
 
 
 def run_cell(
@@ -175,31 +134,17 @@ def run_cell(
         on_epoch: Called with the number of epochs done: at the start, and after each.
     """
     folder = out / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / records.CONFIG, cell.config)
+    problem = load(cell.config["data"])
     with one_thread():
-        trainer = Trainer(cell, load(cell.config["data"]))
-        state = records.load_checkpoint(folder, trainer.fabric.device)
-        done = 0
-        if state is not None:
-            trainer.restore(state)
-            done = state["epoch"]
-        lines = records.read_metrics(folder)[:done]
-        on_epoch(done)
-        for epoch in range(done, cell.config["epochs"]):
-            line = trainer.epoch(epoch)
-            line["validation"] = trainer.evaluate("val")
-            trainer.balancer.epoch_end(_flat(line["validation"]))
-            lines.append(line)
-            records.write_lines(folder / records.METRICS, lines)
-            records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epoch + 1))
-            on_epoch(epoch + 1)
+        if cell.procedure == procedures.SEARCH:
+            from isonomy.bench.procedures.grid_search import search  # noqa: PLC0415 - needs Optuna
+
+            trainer, lines = search(cell, out, problem, on_epoch)
+        else:
+            trainer = Trainer(cell, problem)
+            trainer.procedure.prepare(out)
+            lines = train(trainer, folder, on_epoch)
         # The test split is looked at once, by the last epoch's model; the line that says so makes the cell finished.
         lines[-1]["test"] = trainer.evaluate("test")
         records.write_lines(folder / records.METRICS, lines)
     (folder / records.ERROR).unlink(missing_ok=True)
-
-
-def _flat(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The first metric of each task, by task: what a method's ``epoch_end`` hears."""
-    return {task: next(iter(values.values())) for task, values in metrics.items()}

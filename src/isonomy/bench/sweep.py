@@ -82,12 +82,15 @@ def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: L
     Returns:
         The failures.
     """
-    if jobs > 1 and len(cells) > 1:
-        return _run_in_processes(cells, out, jobs, listener, load)
     failures: list[Failure] = []
-    for cell in cells:
-        failure = attempt(cell, out, load, lambda done, cell=cell: listener.epoch(cell, done))  # type: ignore[misc]
-        failures += _tell(listener, cell, failure)
+    # Those that learn from single-task runs come when these are over.
+    for wave in ([cell for cell in cells if not cell.waits], [cell for cell in cells if cell.waits]):
+        if jobs > 1 and len(wave) > 1:
+            failures += _run_in_processes(wave, out, jobs, listener, load)
+            continue
+        for cell in wave:
+            failure = attempt(cell, out, load, lambda done, cell=cell: listener.epoch(cell, done))  # type: ignore[misc]
+            failures += _tell(listener, cell, failure)
     return failures
 
 

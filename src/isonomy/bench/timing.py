@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +13,8 @@ import torch
 
 from isonomy.bench import data, records
 from isonomy.bench.plan import Cell
-from isonomy.bench.runner import Trainer, one_thread
+from isonomy.bench.runner import one_thread
+from isonomy.bench.trainer import Trainer
 
 FILE = "timing.json"
 WARM_UP, MEASURED = 10, 30
@@ -36,8 +37,7 @@ def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.lo
             with suppress(Exception):  # whatever it is, the cell meets it again and reports it
                 trainers[cell.method] = Trainer(cell, load(cell.config["data"]))
         batches = {
-            name: cycle(list(trainer.problem.batches(0, 0, trainer.fabric.device))[: WARM_UP + MEASURED])
-            for name, trainer in trainers.items()
+            name: cycle(list(islice(trainer.begin(0), WARM_UP + MEASURED))) for name, trainer in trainers.items()
         }
         for _ in range(WARM_UP + MEASURED):
             for name in list(trainers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -13,6 +13,10 @@ class HPS(nn.Module):
     """An encoder that every task shares and a head for each.
 
     The initial weights of the encoder and of each head depend on the seed and the part's name alone.
+
+    Attributes:
+        between: What stands between the shared feature and the heads, from z to an input for each head; None for
+            nothing. For methods that change the feature task by task.
 
     Args:
         encoder: Makes the encoder.
@@ -26,6 +30,7 @@ class HPS(nn.Module):
         super().__init__()
         with drawn(seed, "encoder"):
             self.encoder = encoder()
+        self.between: Callable[[Tensor], Sequence[Tensor]] | None = None
         self.heads = nn.ModuleDict()
         for task, head in heads.items():
             with drawn(seed, "head", task):
@@ -43,4 +48,5 @@ class HPS(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The shared feature and every task's prediction."""
         z = self.features(x)
-        return z, {task: head(z) for task, head in self.heads.items()}
+        inputs = [z] * len(self.heads) if self.between is None else self.between(z)
+        return z, {task: head(r) for (task, head), r in zip(self.heads.items(), inputs, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,10 +33,13 @@ class Task:
     Attributes:
         name: Unique among the data set's tasks.
         metrics: At least one; the first is the one that figures show.
+        score: Makes one number in [0, 1] of them, 1 for perfect, which methods that follow validation go by; None for a
+            task that has no such number.
     """
 
     name: str
     metrics: tuple[Metric, ...]
+    score: Callable[[Mapping[str, float]], float] | None = None
 
 
 class Problem(Protocol):
@@ -68,17 +71,22 @@ class Problem(Protocol):
     trace_every: int
 
     def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:
-        """A fresh network, with a method ``shared_parameters()``.
+        """A fresh network, with a method ``shared_parameters()``; with ``between``, as ``HPS`` has, if with a feature.
 
         A part's initial weights depend on the seed and the part alone, so the single-task network of a task starts from
         the same encoder and head as the multi-task one.
         """
 
-    def batches(self, seed: int, epoch: int, device: Any) -> Iterator[Any]:
-        """The training batches of an epoch, in an order that depends on the seed and the epoch alone."""
+    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Any]:
+        """The batches of an epoch of ``"train"`` or ``"val"``, in an order of the seed's and the epoch's alone."""
 
-    def losses(self, model: nn.Module, batch: Any, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The tasks' losses on a batch, and the shared feature they all come from (None without one)."""
+    def losses(
+        self, model: Callable[..., Any], batch: Any, tasks: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The tasks' losses on a batch, and the shared feature they all come from (None without one).
+
+        The model is called and nothing else: it may be the network, or its forward at other parameters.
+        """
 
     def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
         """Value of every metric of every task on the ``"val"`` or ``"test"`` split."""

@@ -5,7 +5,7 @@ There is no network: the shared parameters are the point itself. A seed is a sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,12 @@ class Toy:
     def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         return Point(STARTS[seed % len(STARTS)])
 
-    def batches(self, seed: int, epoch: int, device: Any) -> Iterator[int]:  # noqa: D102
+    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[int]:  # noqa: D102
         return iter(range(STEPS))
 
-    def losses(self, model: nn.Module, batch: int, tasks: Sequence[str]) -> tuple[dict[str, Tensor], None]:  # noqa: D102
+    def losses(  # noqa: D102
+        self, model: Callable[..., Any], batch: int, tasks: Sequence[str]
+    ) -> tuple[dict[str, Tensor], None]:
         values = dict(zip(("L1", "L2"), landscape(model()), strict=True))
         return {task: values[task] for task in tasks}, None
 

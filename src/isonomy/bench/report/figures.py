@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from html import escape
 from itertools import combinations
@@ -101,7 +102,8 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     )
     yield (
         "Effective weights",
-        "What each task's gradient was multiplied by: loss weight times gradient weight. Plain summing has 1.",
+        "What each task's gradient was multiplied by: loss weight times gradient weight. Plain summing has 1; methods "
+        "that make a direction without weights have no curve.",
         [_panel(results, task, weight(task), log=True) for task in tasks],
     )
     yield (
@@ -135,7 +137,7 @@ def _panel(
     reference: tuple[str, float] | None = None,
 ) -> str:
     series = {row.title: [value(row, epoch) for epoch in range(results.plan.epochs)] for row in results.rows}
-    said = "; ".join(f"{name} ends at {number(values[-1])}" for name, values in series.items())
+    said = "; ".join(f"{name} ends at {number(v[-1])}" for name, v in series.items() if not math.isnan(v[-1]))
     with plots.canvas(WIDTH, HEIGHT) as (figure, ax):
         plots.curves(series, ax=ax, styles=styles(results), log=log, reference=reference)
         ax.set_title(title)

@@ -1,0 +1,213 @@
+"""The step of a cell's training: its model, optimisers, balancer and procedure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import isonomy
+from isonomy.bench import data, procedures, records
+from isonomy.bench.aside import Aside
+from isonomy.bench.plan import Cell
+from isonomy.bench.seeds import drawn, key
+
+Look = Callable[[dict[str, Tensor], Tensor | None], None]
+
+
+class Trainer:
+    """A cell's model, optimisers, balancer and procedure, and the step they make together.
+
+    Args:
+        cell: What to train.
+        problem: Its data set.
+    """
+
+    def __init__(self, cell: Cell, problem: data.Problem) -> None:
+        self.cell, self.problem = cell, problem
+        self.fabric = Fabric(accelerator=cell.config["device"], devices=1)
+        self.network = problem.network(cell.config["architecture"], cell.tasks, cell.seed)
+        self.balancer = self._balancer().to(self.fabric.device)
+        for stage in self.balancer.stages:
+            if hasattr(stage, "rotate"):
+                assert hasattr(self.network, "between")  # as networks with a feature have
+                self.network.between = stage.rotate
+        optimizers = self._model_optimizers()
+        self.model, *self.optimizers = self.fabric.setup(self.network, *optimizers)
+        self.aside = Aside(self.network)
+        self.rates: list[Callable[[int], float]] = [self.rate] * len(optimizers)
+        self.procedure = procedures.make(self)
+        self.hears_losses = "step_losses" in self.balancer.needs
+
+    def _balancer(self) -> isonomy.Balancer:
+        config = self.cell.config
+        options = dict(config["options"])
+        # What a method has to know of the network is found by looking.
+        if isonomy.catalogue.find(config["balancer"]).options.get("features") is inspect.Parameter.empty:
+            options["features"] = self.feature_shape()[1]
+        with drawn(self.cell.seed, "balancer"):
+            return isonomy.build(config["balancer"], tasks=self.cell.tasks, **options)
+
+    def _model_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam; plain SGD for the shared parameters where the method's aggregate is an optimiser's update already."""
+        rate = self.cell.config["learning_rate"]
+        if not any(getattr(stage, "is_update", False) for stage in self.balancer.stages):
+            return [torch.optim.Adam(self.network.parameters(), lr=rate)]
+        shared = self.shared_parameters()
+        known = {id(parameter) for parameter in shared}
+        own = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
+        sgd = torch.optim.SGD(shared, lr=rate)
+        return [sgd, torch.optim.Adam(own, lr=rate)] if own else [sgd]
+
+    @property
+    def weights(self) -> Tensor:
+        """What the losses are multiplied by when the balancer is ``fixed``, shape (T,), float64; to be written to."""
+        weights = self.balancer.stages[0].weights
+        assert isinstance(weights, Tensor)
+        return weights
+
+    def add(self, optimizer: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
+        """An optimiser of a procedure's own parameters, which steps along with the model's.
+
+        Args:
+            optimizer: Not Fabric's yet.
+            rate: Its learning rate in an epoch, from 0.
+        """
+        self.optimizers.append(self.fabric.setup_optimizers(optimizer))
+        self.rates.append(rate)
+
+    def rate(self, epoch: int) -> float:
+        """The model's learning rate in an epoch, from 0."""
+        config = self.cell.config
+        start: float = config["learning_rate"]
+        return start * (1 - epoch / config["epochs"]) if config["schedule"] == "linear" else start
+
+    def shared(self, feature: Tensor | None) -> Tensor | list[nn.Parameter]:
+        """Where this cell's method measures gradients."""
+        here = self.cell.config["level"] == "features" and feature is not None
+        return feature if here and feature is not None else self.shared_parameters()
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The shared parameters."""
+        return list(self.network.shared_parameters())  # type: ignore[operator]
+
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of the shared feature of a batch, found by one forward pass."""
+        batch = next(iter(self.problem.batches(self.cell.seed, 0, next(self.network.parameters()).device)))
+        training = self.network.training
+        with torch.no_grad():
+            feature = self.problem.losses(self.network.eval(), batch, self.cell.tasks)[1]
+        self.network.train(training)
+        assert feature is not None  # as the plan lets such methods see data sets with a feature only
+        return tuple(feature.shape)
+
+    def losses_at(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """The losses at other parameters, without a trace in the step that is being made.
+
+        Args:
+            parameters: By name; those that are left out are the network's own.
+            batch: Of the data set.
+
+        Returns:
+            Shape (T,), float64, differentiable in the parameters.
+        """
+        with self.aside.model(parameters) as model, self.fabric.autocast():
+            losses = self.problem.losses(model, batch, self.cell.tasks)[0]
+        return torch.stack([loss.double() for loss in losses.values()])
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """The model's parameters, by the names that ``losses_at`` takes."""
+        return dict(self.network.named_parameters())
+
+    def stream(self, purpose: str, epoch: int, split: str = "train") -> Iterator[Any]:
+        """Batches without end, in an order of their own.
+
+        Args:
+            purpose: What they are for; another purpose is another order.
+            epoch: From 0; another epoch is another order.
+            split: ``"train"`` or ``"val"``.
+        """
+        for turn in count():
+            yield from self.problem.batches(key(self.cell.seed, purpose, turn), epoch, self.fabric.device, split)
+
+    def begin(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        """Begins an epoch.
+
+        Args:
+            epoch: From 0.
+
+        Returns:
+            For each step its batches: one of the training set's, and further independent ones for methods that want
+            several.
+        """
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch)
+        self.procedure.begin(epoch)
+        own = self.problem.batches(self.cell.seed, epoch, self.fabric.device)
+        further = [self.stream(f"batch {i}", epoch) for i in range(1, self.balancer.batches)]
+        return zip(own, *further, strict=False)  # the further ones have no end
+
+    def step(self, batches: Sequence[Any], look: Look | None = None) -> Tensor:
+        """One training step.
+
+        Args:
+            batches: As ``begin`` gives them.
+            look: Called with the first batch's losses and shared feature before the balancer is.
+
+        Returns:
+            The first batch's losses, shape (T,).
+        """
+        self.aside = Aside(self.network)
+        self.procedure.before_step(batches[0])
+        found = [self.problem.losses(self.model, batch, self.cell.tasks) for batch in batches]
+        losses, feature = found[0]
+        if look is not None:
+            look(losses, feature)
+        extra = self.procedure.extra(batches[0], feature)
+        every = [each for each, _ in found]
+        loss = self.balancer(
+            every if len(every) > 1 else losses, shared=self.shared(feature), retain_graph=extra is not None
+        )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        self.fabric.backward(loss if extra is None else loss + extra)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.hears_losses:
+            with torch.no_grad():
+                self.balancer.step_end(torch.stack([self.losses_at({}, batch) for batch in batches]).mean(0))
+        return torch.stack([value.detach() for value in losses.values()])
+
+    def evaluate(self, split: str) -> dict[str, dict[str, float]]:
+        """Every metric of every task of the cell on a split."""
+        self.model.eval()
+        return self.problem.evaluate(self.model, self.cell.tasks, split)
+
+    def scores(self, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """What a method that follows validation hears of metrics: a score in [0, 1] of every task that has one."""
+        tasks = data.select(self.problem, self.cell.tasks)
+        return {task.name: task.score(metrics[task.name]) for task in tasks if task.score is not None}
+
+    def state(self, epoch: int) -> records.Json:
+        """A checkpoint after so many epochs."""
+        return {
+            "epoch": epoch,
+            "model": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "balancer": self.balancer.state_dict(),
+            "procedure": self.procedure.state(),
+        }
+
+    def restore(self, state: records.Json) -> None:
+        """Goes on from a checkpoint."""
+        self.network.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.balancer.load_state_dict(state["balancer"])
+        self.procedure.load(state["procedure"])
