@@ -119,6 +119,14 @@ def _cast(loss, shared):
     return Cast.apply(loss) if shared.dtype == torch.bfloat16 else loss
 
 
+class AtFeatures(Gradient):
+    levels = ("features",)
+
+
+class AtFeaturesNotFinite(NotFinite, AtFeatures):
+    pass
+
+
 def balancer(*stages, kind=Balancer):
     return lambda tasks: kind(*(stage() for stage in stages), tasks=tasks)
 
@@ -127,6 +135,7 @@ def balancer(*stages, kind=Balancer):
     ("factory", "message"),
     [
         (balancer(NotFinite), "is not finite"),
+        (balancer(AtFeaturesNotFinite), "is not finite"),
         (balancer(Forgetful), "bit for bit"),
         (balancer(Hasty, Gradient), "changes the balancer's state"),
         (balancer(Partial), "permuting"),
@@ -146,6 +155,7 @@ def test_finds(factory, message):
 def test_passes_what_is_right():
     isonomy.check_balancer(balancer(Gradient))
     isonomy.check_balancer(balancer(Loss, Gradient))
+    isonomy.check_balancer(balancer(Loss, AtFeatures))
 
 
 def test_same_state():

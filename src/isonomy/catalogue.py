@@ -11,7 +11,7 @@ from typing import Any, Literal
 from isonomy import gradient, loss, smoothing
 from isonomy.balancer import Balancer
 from isonomy.errors import IsonomyError, unknown
-from isonomy.stages import GradientBalancer, Level, Stage
+from isonomy.stages import GradientBalancer, Level, LossBalancer, Stage
 
 Kind = Literal["loss", "gradient", "hybrid", "procedure"]
 
@@ -44,8 +44,9 @@ class Method:
         """What it balances, the losses, the gradients or both, or that it is a procedure."""
         if not self.stages:
             return "procedure"
-        takes_gradients = issubclass(self.stages[-1], GradientBalancer)
-        return "loss" if not takes_gradients else "gradient" if len(self.stages) == 1 else "hybrid"
+        if not issubclass(self.stages[-1], GradientBalancer):
+            return "loss"
+        return "hybrid" if any(issubclass(stage, LossBalancer) for stage in self.stages) else "gradient"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -94,14 +95,28 @@ class Method:
         return composed
 
     def _example(self) -> Balancer:
-        required = {"weights": [1.0]} if loss.Fixed in self.stages else {}
-        return Balancer(*self.compose(required), tasks=1)
+        # The one option without a default is a size, and any will do.
+        return Balancer(*self.compose({"features": 1}), tasks=1)
 
 
 _DBMTL = "Lin et al., Dual-Balancing for Multi-Task Learning, arXiv 2308.12029"
 _IMTL = "Liu et al., Towards Impartial Multi-Task Learning, ICLR"
 _REVISIT = "Guo et al., Revisit the Imbalance Optimization in Multi-Task Learning: An Experimental Analysis"
+_IGB = "Dai et al., Improvable Gap Balancing for Multi-Task Learning, UAI"
+_STCH = "Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, ICML"
+_GO4ALIGN = "Shen et al., GO4Align: Group Optimization for Multi-Task Alignment, NeurIPS"
+_LDC = "Xiao et al., LDC-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy Control, arXiv 2502.08585"
 _MGDA = "Sener and Koltun, Multi-Task Learning as Multi-Objective Optimization, NeurIPS"
+_ALIGNED = "Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR"
+_CONFIG = "Liu et al., ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks, ICLR"
+_MOCO = "Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR"
+_SDMGRAD = "Xiao et al., Direction-oriented Multi-objective Learning, NeurIPS"
+_MODO = "Chen et al., Three-Way Trade-Off in Multi-Objective Learning, NeurIPS"
+_EXCESS = "He et al., Robust Multi-Task Learning with Excess Risks, ICML"
+_CRMOGM = "Zhou et al., Stochastic Multi-Objective Gradient Manipulation, NeurIPS"
+_FAIR = "Ban and Ji, Fair Resource Allocation in Multi-Task Learning, ICML"
+_UPGRAD = "Quinton and Rey, Jacobian Descent for Multi-Objective Optimization, arXiv 2406.16232"
+_GEM = "Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning, NeurIPS"
 
 CATALOGUE: dict[str, Method] = {
     method.name: method
@@ -114,15 +129,38 @@ CATALOGUE: dict[str, Method] = {
         Method("dwa", "DWA", "Liu et al., End-to-End Multi-Task Learning with Attention, CVPR", 2019, (loss.DWA,)),
         Method("imtl_l", "IMTL-L", _IMTL, 2021, (loss.IMTLL,)),
         Method("log", "Log-loss", _DBMTL, 2023, (loss.Log,)),
+        Method("igb_v1", "IGBv1", _IGB, 2023, (loss.IGBv1,)),
+        Method("igb_v2", "IGBv2", _IGB, 2023, (loss.IGBv2,)),
+        Method("famo", "FAMO", "Liu et al., Fast Adaptive Multitask Optimization, NeurIPS", 2023, (loss.FAMO,)),
+        Method("dtp", "DTP", "Guo et al., Dynamic Task Prioritization for Multitask Learning, ECCV", 2018, (loss.DTP,)),
+        Method("stch", "STCH", _STCH, 2024, (loss.STCH,)),
+        Method("go4align", "GO4Align", _GO4ALIGN, 2024, (loss.GO4Align,)),
+        Method("ldc_mtl", "LDC-MTL", _LDC, 2025, (loss.LDCMTL,)),
+        Method("dsg", "DSG", "Lu et al., 12-in-1: Multi-Task Vision and Language, CVPR", 2020, (loss.DSG,)),
         Method("mgda", "MGDA", _MGDA, 2018, (gradient.MGDA,)),
         Method("mgda_free", "MGDA without w ≥ 0", _IMTL, 2021, (gradient.MGDAFree,)),
         Method("gradnorm", "GradNorm", "Chen et al., GradNorm, ICML", 2018, (gradient.GradNorm,)),
         Method("pcgrad", "PCGrad", "Yu et al., Gradient Surgery, NeurIPS", 2020, (gradient.PCGrad,)),
+        Method("gradvac", "GradVac", "Wang et al., Gradient Vaccine, ICLR", 2021, (gradient.GradVac,)),
+        Method("graddrop", "GradDrop", "Chen et al., Just Pick a Sign, NeurIPS", 2020, (gradient.GradDrop,)),
         Method("cagrad", "CAGrad", "Liu et al., Conflict-Averse Gradient Descent, NeurIPS", 2021, (gradient.CAGrad,)),
         Method("imtl_g", "IMTL-G", _IMTL, 2021, (gradient.IMTLG,)),
+        Method("mtadam", "MTAdam", "Malkiel and Wolf, MTAdam, EMNLP", 2021, (gradient.MTAdam,)),
         Method("nash_mtl", "Nash-MTL", "Navon et al., A Bargaining Game, ICML", 2022, (gradient.NashMTL,)),
+        Method("metabalance", "MetaBalance", "He et al., MetaBalance, WWW", 2022, (gradient.MetaBalance,)),
+        Method("moco", "MoCo", _MOCO, 2023, (smoothing.Tracking, gradient.MoCo)),
+        Method("aligned_mtl", "Aligned-MTL", _ALIGNED, 2023, (gradient.AlignedMTL,)),
+        Method("fairgrad", "FairGrad", _FAIR, 2024, (gradient.FairGrad,)),
         Method("avgnorm", "AvgNorm", _REVISIT, 2025, (gradient.AvgNorm,)),
         Method("max_norm", "Max-norm", _DBMTL, 2023, (gradient.MaxNorm,)),
+        Method("config", "ConFIG", _CONFIG, 2025, (gradient.ConFIG,)),
+        Method("upgrad", "UPGrad", _UPGRAD, 2024, (gradient.UPGrad,)),
+        Method("dualproj", "DualProj", _GEM, 2017, (gradient.DualProj,)),
+        Method("sdmgrad", "SDMGrad", _SDMGRAD, 2023, (gradient.SDMGrad,)),
+        Method("modo", "MoDo", _MODO, 2023, (gradient.MoDo,)),
+        Method("cr_mogm", "CR-MOGM", _CRMOGM, 2022, (gradient.CRMOGM,)),
+        Method("excess_mtl", "ExcessMTL", _EXCESS, 2024, (gradient.ExcessMTL,)),
+        Method("rotograd", "RotoGrad", "Javaloy and Valera, RotoGrad, ICLR", 2022, (gradient.RotoGrad,)),
         Method("imtl", "IMTL", _IMTL, 2021, (loss.IMTLL, gradient.IMTLG)),
         Method("db_mtl", "DB-MTL", _DBMTL, 2023, (loss.Log, smoothing.EMA, gradient.MaxNorm)),
         Method(

@@ -55,8 +55,15 @@ class Outcome:
     heads: Tensor
 
 
+def _shared(balancer: Balancer, theta: Tensor) -> Tensor:
+    """What the balancer takes its gradients at: θ itself, or a feature of P samples of one number each."""
+    return theta if "parameters" in balancer.levels or not balancer.levels else (theta * 1)[:, None]
+
+
 def take_step(balancer: Balancer, jacobian: Tensor, losses: Tensor | None = None) -> Outcome:
     """A step on linear losses: ℓ_t = J_t·θ + ψ_t + c_t with θ = 0 and ψ = 0, whose task gradients are J.
+
+    For a balancer that works at features alone, θ is a feature of shape (P, 1).
 
     Args:
         balancer: Over T tasks.
@@ -67,8 +74,9 @@ def take_step(balancer: Balancer, jacobian: Tensor, losses: Tensor | None = None
     constants = torch.arange(1, tasks + 1).to(jacobian) if losses is None else losses
     theta = torch.zeros(size, dtype=jacobian.dtype, requires_grad=True)
     heads = torch.zeros(tasks, dtype=jacobian.dtype, requires_grad=True)
-    values = {name: jacobian[t] @ theta + heads[t] + constants[t] for t, name in enumerate(balancer.tasks)}
-    loss = balancer(values, shared=theta)
+    at = _shared(balancer, theta)
+    values = {name: jacobian[t] @ at.flatten() + heads[t] + constants[t] for t, name in enumerate(balancer.tasks)}
+    loss = balancer(values, shared=at)
     loss.backward()
     shared = torch.zeros_like(theta) if theta.grad is None else theta.grad
     return Outcome(loss.detach(), shared, torch.zeros_like(heads) if heads.grad is None else heads.grad)
@@ -245,8 +253,9 @@ class _Linear(torch.autograd.Function):
 def _step_with_broken_gradient(balancer: Balancer, jacobian: Tensor, constants: Tensor) -> None:
     theta = torch.zeros(jacobian.shape[1], dtype=jacobian.dtype, requires_grad=True)
     linear: Callable[[Tensor, Tensor], Tensor] = _Linear.apply
-    values = [linear(theta, row) + c for row, c in zip(jacobian, constants, strict=True)]
-    balancer(values, shared=theta).backward()
+    at = _shared(balancer, theta)
+    values = [linear(at.flatten(), row) + c for row, c in zip(jacobian, constants, strict=True)]
+    balancer(values, shared=at).backward()
     _require(theta.grad is None, "a step that should have raised an error reached backward.")
 
 
@@ -267,21 +276,22 @@ def _check_evaluation(factory: Factory) -> None:
 def _check_errors(factory: Factory) -> None:
     balancer = factory(_names(2))
     theta = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    at = _shared(balancer, theta)
 
     def losses() -> list[Tensor]:
-        return [theta.sum(), 2 * theta.sum()]
+        return [at.sum(), 2 * at.sum()]
 
     before = _snapshot(balancer)
     wrong: dict[str, tuple[Callable[[], Any], str]] = {
-        "an unknown task": (lambda: balancer({"task0": losses()[0], "tsak1": losses()[1]}, shared=theta), "task1"),
-        "a missing task": (lambda: balancer({"task0": losses()[0]}, shared=theta), "task1"),
-        "a detached loss": (lambda: balancer([losses()[0], losses()[1].detach()], shared=theta), "task1"),
-        "a loss that is no scalar": (lambda: balancer([losses()[0], theta * 1], shared=theta), "task1"),
-        "an integer loss": (lambda: balancer([losses()[0], torch.tensor(1)], shared=theta), "task1"),
+        "an unknown task": (lambda: balancer({"task0": losses()[0], "tsak1": losses()[1]}, shared=at), "task1"),
+        "a missing task": (lambda: balancer({"task0": losses()[0]}, shared=at), "task1"),
+        "a detached loss": (lambda: balancer([losses()[0], losses()[1].detach()], shared=at), "task1"),
+        "a loss that is no scalar": (lambda: balancer([losses()[0], theta * 1], shared=at), "task1"),
+        "an integer loss": (lambda: balancer([losses()[0], torch.tensor(1)], shared=at), "task1"),
     }
     if "gramian" in balancer.needs:
         other = torch.ones(3, dtype=torch.float64, requires_grad=True)
-        wrong["a loss that misses shared="] = (lambda: balancer([losses()[0], other.sum()], shared=theta), "task1")
+        wrong["a loss that misses shared="] = (lambda: balancer([losses()[0], other.sum()], shared=at), "task1")
     for what, (call, name) in wrong.items():
         message = ""
         try:
@@ -292,7 +302,7 @@ def _check_errors(factory: Factory) -> None:
     _require(same_state(before, _snapshot(balancer)), "an error changes the state.")
 
     for again in (False, True):
-        loss = balancer(losses(), shared=theta)
+        loss = balancer(losses(), shared=at)
         message = ""
         try:
             torch.autograd.grad(loss, theta, create_graph=again, retain_graph=True)

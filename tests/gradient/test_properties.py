@@ -52,6 +52,7 @@ METHODS = [
     ("fairgrad", {"alpha": 0, "max_norm": None}, 1, False),
     ("upgrad", {}, 1, False),
     ("dualproj", {}, 1, False),
+    ("sdmgrad", {"inner": "exact"}, 1, False),
     ("avgnorm", {}, 1, True),
     ("max_norm", {"eps": 0.0}, 1, True),
     ("gradnorm", {"alpha": 0.0}, 1, False),
@@ -167,6 +168,7 @@ SETTINGS = {
     "fairgrad": {"max_norm": None},
     "upgrad": {},
     "dualproj": {},
+    "sdmgrad": {"inner": "exact"},
     "avgnorm": {},
     "max_norm": {},
     "gradnorm": {"alpha": 0.0},
@@ -180,7 +182,8 @@ POSITIONS = {
         ZERO_ROW,
         dict.fromkeys(SETTINGS, SIX)
         | {"cagrad": 0.75 * SIX, "aligned_mtl": 0.5 * SIX, "nash_mtl": (0.97333, 0.16222, 0.16222)}
-        | {"upgrad": 0.5 * SIX, "dualproj": 0.5 * SIX, "fairgrad": 38 ** (-2 / 3) * SIX},
+        | {"upgrad": 0.5 * SIX, "dualproj": 0.5 * SIX, "fairgrad": 38 ** (-2 / 3) * SIX}
+        | {"sdmgrad": 1.15 / 1.3 * SIX},
     ),
     "all zero": ([[0, 0, 0], [0, 0, 0]], NO_GRADIENT),
     "identical": (
@@ -188,7 +191,7 @@ POSITIONS = {
         {"mgda": G, "mgda_free": G, "pcgrad": 3 * G, "cagrad": 1.5 * G, "imtl_g": G, "nash_mtl": 3**0.5 * G / 5}
         | {"avgnorm": 9 * G, "max_norm": 3 * G, "gradnorm": 3 * G}
         | {"gradvac": 3 * G, "metabalance": 3 * G, "aligned_mtl": G, "config": 3 * G, "cr_mogm": G}
-        | {"upgrad": G, "dualproj": G, "fairgrad": 3 * 75 ** (-2 / 3) * G},
+        | {"upgrad": G, "dualproj": G, "fairgrad": 3 * 75 ** (-2 / 3) * G, "sdmgrad": G},
     ),
     "opposed": (OPPOSED, NO_GRADIENT),
     "unequally opposed": (
@@ -201,7 +204,8 @@ POSITIONS = {
         OPPOSED_AND_ORTHOGONAL,
         dict.fromkeys(SETTINGS, (0, 1))
         | {"mgda": (0, 0), "mgda_free": (0, 0), "cagrad": (0, 1 / 3)}
-        | {"aligned_mtl": (0, 1 / 3), "cr_mogm": (0, 0), "upgrad": (0, 1 / 3), "dualproj": (0, 1 / 3)},
+        | {"aligned_mtl": (0, 1 / 3), "cr_mogm": (0, 0), "upgrad": (0, 1 / 3), "dualproj": (0, 1 / 3)}
+        | {"sdmgrad": (0, 0.1 / 1.3)},
     ),
     "dependent": (
         DEPENDENT,
@@ -209,7 +213,8 @@ POSITIONS = {
         | {"nash_mtl": (1.22474, 1.22474), "avgnorm": (4.828427, 4.828427), "max_norm": (2.414214, 2.414214)}
         | {"gradnorm": (2, 2), "gradvac": (2, 2), "metabalance": (1.794975, 1.794975), "config": (2, 2)}
         | {"aligned_mtl": (0.384900, 0.384900), "cr_mogm": (0.5, 0.5)}
-        | {"upgrad": (2 / 3, 2 / 3), "dualproj": (2 / 3, 2 / 3), "fairgrad": (1.07722, 1.07722)},
+        | {"upgrad": (2 / 3, 2 / 3), "dualproj": (2 / 3, 2 / 3), "fairgrad": (1.07722, 1.07722)}
+        | {"sdmgrad": (0.7 / 1.3, 0.7 / 1.3)},
     ),
     "norms 1e8 apart": (
         FAR_NORMS,
@@ -226,6 +231,7 @@ POSITIONS = {
             "fairgrad": (-0.17392, 0.52187, 0.52187),
             "upgrad": (5.55556e7, 1.11111e8, 1.11111e8),
             "dualproj": (5.55556e7, 1.11111e8, 1.11111e8),
+            "sdmgrad": (6.923077e7, 1.153846e7, 1.153846e7),
             "gradnorm": (6e8, 1e8, 1e8),
         },
     ),

@@ -14,6 +14,8 @@ class AvgNorm(GradientBalancer):
     The weights multiply the whole loss, so heads get them too. The paper finds the last layer of the shared backbone
     sufficient for measuring: pass it as ``probe=``. Guo et al., "Revisit the Imbalance Optimization in Multi-Task
     Learning", equation 6.
+
+    Use it where one task's gradient drowns the others' and the step should stay as long as plain summing makes it.
     """
 
     heads = "weighted"

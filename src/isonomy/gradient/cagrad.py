@@ -18,6 +18,9 @@ class CAGrad(GradientBalancer):
     Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021. Solved exactly; the common
     codes stop at an absolute tolerance and are wrong by half for gradients of norm 0.01 or 1000.
 
+    Use it when the average loss is what counts and conflict holds a task back; with c < 1 a loss may still rise, and
+    scales of losses matter as they do in the mean.
+
     Args:
         c: Radius of the ball around the mean gradient g₀, relative to ‖g₀‖. 0 gives the mean; from 1 on no task's loss
             rises.

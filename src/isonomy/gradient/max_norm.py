@@ -19,6 +19,8 @@ class MaxNorm(GradientBalancer):
     The gradient half of DB-MTL: Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, equation 1 and Figure 4,
     which compares the four choices of α and finds the largest norm best.
 
+    Use it where gradient norms differ by much, after ``log`` as in ``db_mtl``; conflicts of direction remain.
+
     Args:
         alpha: The norm that all gradients get: the ``"max"``, ``"min"``, ``"mean"`` or ``"median"`` of theirs (the
             mean of the middle two when their number is even).

@@ -9,10 +9,14 @@ from isonomy.stages import GradientBalancer, Measurement
 
 
 class MGDAFree(GradientBalancer):
-    """The shortest vector in the affine hull of the task gradients, in closed form: g·g_t is the same for every task.
+    """The shortest vector in the affine hull of the task gradients: w = argmin ‖Jᵀw‖ with Σ w = 1, in closed form.
 
-    Weights may be negative. Liu et al., "Towards Impartial Multi-Task Learning", ICLR 2021, section 4 and appendix C.2.
-    When the affine hull holds 0, as it does as soon as there are more tasks than dimensions, the aggregate is 0.
+    Weights may be negative, and g·g_t is the same for every task. Liu et al., "Towards Impartial Multi-Task Learning",
+    ICLR 2021, section 4 and appendix C.2. When the affine hull holds 0, as it does as soon as there are more tasks than
+    dimensions, the aggregate is 0.
+
+    Use it to compare with ``mgda``, whose results it comes close to in the paper; for training prefer ``mgda`` or
+    ``imtl_g``.
     """
 
     heads = "weighted"

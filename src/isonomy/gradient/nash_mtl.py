@@ -18,6 +18,9 @@ class NashMTL(GradientBalancer):
     it is solved to 1e-12. Where no solution exists (a Pareto-stationary point) heads keep the last weights and the
     shared parameters get a direction that is nearly 0.
 
+    Use it when every task has to gain at every step whatever its scale, with a learning rate that decays: the step's
+    length does not shrink as training converges.
+
     Args:
         max_norm: The aggregate is scaled down to this norm, as in the official code; None for √T.
 

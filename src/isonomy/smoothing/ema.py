@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError
+from isonomy.history import blend, history
 from isonomy.stages import LEVELS, Level, Smoothing
 
 
@@ -18,6 +19,9 @@ class EMA(Smoothing):
 
     Memory: T x P numbers, the gradients' history. The history is of the shared parameters; gradients at a feature
     belong to other samples in every batch and cannot be averaged.
+
+    Use it where small batches make task gradients noisy, with a factor that decays: a constant one of 0.9 is the worst
+    choice in the paper's table.
 
     Args:
         beta: β in [0, 1); 0 averages nothing.
@@ -51,21 +55,7 @@ class EMA(Smoothing):
     def forward(self, rows: list[list[Tensor]], active: Tensor) -> list[list[Tensor]]:  # noqa: D102
         if self.beta == 0:
             return rows
-        sizes = [part.numel() for part in rows[0]]
-        if self.average is None:
-            wide = torch.promote_types(rows[0][0].dtype, torch.float32)
-            self.average = torch.zeros(self.tasks, sum(sizes), dtype=wide, device=rows[0][0].device)
-        elif self.average.shape[1] != sum(sizes):
-            raise IsonomyError(
-                f"EMA: the shared parameters hold {sum(sizes)} numbers now and {self.average.shape[1]} before; "
-                "build a new balancer when the shared part of the model changes."
-            )
+        average = history(self, "average", rows, self.tasks)
         self.steps[active] += 1
-        smoothed = []
-        for row, task in zip(rows, active.tolist(), strict=True):
-            beta = self.beta / float(self.steps[task]) ** self.decay
-            parts = [view.view_as(part) for view, part in zip(torch.split(self.average[task], sizes), row, strict=True)]
-            for part, gradient in zip(parts, row, strict=True):
-                part.mul_(beta).add_(gradient, alpha=1 - beta)
-            smoothed.append(parts)
-        return smoothed
+        rates = [1 - self.beta / step**self.decay for step in self.steps[active].tolist()]
+        return blend(average, rows, active, rates)

@@ -1,0 +1,42 @@
+"""UPGrad, the unconflicting projection of every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from isonomy.gradient.preference import Preference
+from isonomy.solvers import dual_cone
+from isonomy.stages import GradientBalancer, Measurement
+
+
+class UPGrad(GradientBalancer):
+    """Projects each task's gradient on the directions that harm no task and averages: d = Σ p_t π(g_t), J π(g) ≥ 0.
+
+    d is linear in the lengths of the gradients, w ≥ p, and without a conflict d is the mean. Quinton and Rey,
+    "Jacobian Descent for Multi-Objective Optimization", 2024. Solved to rounding for gradients of any
+    length; the common codes add a ridge of 1e-4 and return plain means for short gradients.
+
+    Use it when no task's loss may rise and long gradients should keep their influence; it costs T small quadratic
+    programs a step, which is noticeable from about 40 conflicting tasks on.
+
+    Args:
+        preference: p, one number of 0 or more a task; None for 1/T, the mean.
+
+    Raises:
+        IsonomyError: ``preference`` holds a number that is negative or not finite, nothing but zeros, or not one number
+            for every task.
+    """
+
+    def __init__(self, preference: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.preference = Preference("upgrad", preference)
+        self.symmetric = preference is None
+
+    def setup(self, tasks: int) -> None:  # noqa: D102
+        super().setup(tasks)
+        self.preference.setup(tasks)
+
+    def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
+        return dual_cone(measurement.gramian, self.preference.of(measurement.active).diag()).sum(0)
