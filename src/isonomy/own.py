@@ -18,7 +18,7 @@ class OwnOptimizers:
 
     Args:
         stages: Of a balancer; those without parameters are left out.
-        tasks: How many tasks there are; a parameter of shape (T,) holds one number for each.
+        tasks: How many tasks there are; a parameter of shape (T, ...) holds something for each.
     """
 
     def __init__(self, stages: Sequence[Stage], tasks: int) -> None:
@@ -43,7 +43,7 @@ class OwnOptimizers:
             for parameter in optimizer.param_groups[0]["params"]:
                 if parameter in gradients:
                     parameter.grad = gradients[parameter].to(parameter)
-                    partial = len(active) < self.tasks and parameter.shape == (self.tasks,)
+                    partial = len(active) < self.tasks and parameter.shape[:1] == (self.tasks,)
                     of_tasks = [parameter, *optimizer.state[parameter].values()] if partial else []
                     kept += [(t, t.detach().clone()) for t in of_tasks if t.shape == parameter.shape]
             optimizer.step()

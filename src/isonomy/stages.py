@@ -1,7 +1,8 @@
 """What a stage is: the three kinds that a method is composed of, and what each declares and does.
 
 A stage is pure while it computes and remembers only when told to: the balancer calls ``update`` after it has seen that
-the step is finite, so a NaN never reaches a stage's state.
+the step is finite, so a NaN never reaches a stage's state. Histories of J are too large to keep twice; they move while
+they are used, in a ``forward`` that sees finite rows only.
 """
 
 from __future__ import annotations

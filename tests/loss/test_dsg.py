@@ -88,6 +88,15 @@ def test_on_a_model():
     close(m.theta.grad, [4, 2])
 
 
+def test_a_learning_rate_that_falls_slowly_starts_anew_where_it_has_halved():
+    stage = set_up(DSG(), 1)
+    began = []
+    for rate in (0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02):
+        stage.epoch_end(tensor([50]), rate)
+        began.append(bool(stage.best.isnan()))
+    assert began == [False, False, False, True, False, False, True]
+
+
 def test_epochs_without_a_metric_do_not_count():
     nan = float("nan")
     assert flags([50, nan, nan, nan, 50, 50])[:, 0].tolist() == [False] * 5 + [True]

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from isonomy.errors import IsonomyError, unknown
+from isonomy.errors import unknown
+from isonomy.gradient.preference import Preference
 from isonomy.stages import GradientBalancer, Measurement
 
 SCALES = ("min", "rmse", "median")
@@ -42,19 +43,12 @@ class AlignedMTL(GradientBalancer):
         super().__init__()
         if scale not in SCALES:
             raise unknown("scale of aligned_mtl", scale, SCALES)
-        if preference is not None and not (all(0 <= p < float("inf") for p in preference) and any(preference)):
-            raise IsonomyError(
-                f"aligned_mtl: preference={list(preference)!r} must hold finite numbers of 0 or more, not all 0."
-            )
-        self.scale, self.preference = scale, preference
+        self.scale, self.preference = scale, Preference("aligned_mtl", preference)
         self.symmetric = preference is None
 
     def setup(self, tasks: int) -> None:  # noqa: D102
         super().setup(tasks)
-        if self.preference is not None and len(self.preference) != tasks:
-            raise IsonomyError(
-                f"aligned_mtl: preference has {len(self.preference)} entries for {tasks} tasks; give one a task."
-            )
+        self.preference.setup(tasks)
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms.cpu(), measurement.gramian.cosines.cpu()
@@ -64,14 +58,9 @@ class AlignedMTL(GradientBalancer):
         roots = torch.where(values > 1e-10 * values[-1], values.sqrt(), 0.0)
         U, s, Vh = torch.linalg.svd(lengths[:, None] * vectors * roots)
         kept = s > 1e-12 * s[0]
-        aggregate = self._length(s[kept]) * (self._preferences(measurement.active.cpu()) @ U[:, kept] @ Vh[kept])
+        aggregate = self._length(s[kept]) * (self.preference.of(measurement.active) @ U[:, kept] @ Vh[kept])
         weights: Tensor = (vectors @ torch.where(roots > 0, aggregate / roots, 0.0)) / lengths
         return weights.to(measurement.gramian.norms.device)
-
-    def _preferences(self, active: Tensor) -> Tensor:
-        if self.preference is None:
-            return torch.full((len(active),), 1 / self.tasks, dtype=torch.float64)
-        return torch.tensor(self.preference, dtype=torch.float64)[active]
 
     def _length(self, singular: Tensor) -> Tensor:
         match self.scale:

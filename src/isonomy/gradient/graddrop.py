@@ -27,9 +27,8 @@ def drop(rows: Tensor, signed: Tensor, uniform: Tensor, leak: Tensor) -> Tensor:
     """
     # Where no task has a gradient the purity is NaN, neither above U nor below, and nothing passes.
     purity = (1 + signed.sum(0) / signed.abs().sum(0)) / 2
-    passing = torch.where(purity > uniform, signed > 0, (purity < uniform) & (signed < 0))
-    leak = leak.view(-1, *[1] * uniform.ndim)
-    factors = leak + (1 - leak) * passing
+    side = (purity - uniform).sign()
+    factors = torch.where(signed * side > 0, 1.0, leak.view(-1, *[1] * uniform.ndim))
     return ((factors if rows.ndim == signed.ndim else factors[:, None]) * rows).sum(0)
 
 
@@ -87,7 +86,7 @@ class GradDrop(GradientBalancer):
             signed = rows
             if jacobian.level == "features" and z.ndim:
                 signed = distributed.mean((rows * z.sign()).sum(1))
-            uniform = torch.rand(signed.shape[1:], generator=generator, dtype=rows.dtype).to(z.device)
+            uniform = torch.rand(signed.shape[1:], generator=generator, dtype=rows.dtype, device="cpu").to(z.device)
             leak = self.leak[measurement.active].to(rows)
             aggregate.append(drop(rows, signed, uniform, leak).to(z.dtype))
         return aggregate

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError
 from isonomy.gramian import Rows
-from isonomy.history import history, require_real
+from isonomy.history import history, require_real, views
 from isonomy.stages import GradientBalancer, Measurement
 
 # Below it the average norm of a task's gradient counts as none, as in the official code.
@@ -65,26 +63,31 @@ class MTAdam(GradientBalancer):
 
     def forward(self, measurement: Measurement) -> list[Tensor]:  # noqa: D102
         assert measurement.jacobian is not None
-        require_real(self, measurement.jacobian.rows)
-        # No state: what update() takes up, so that norms are taken once.
-        self._norms_now = self._norms(measurement.jacobian.rows, measurement.active)
-        steps = self.steps[measurement.active, None] + 1
-        first, second = (1 - beta ** steps.double() for beta in self.betas[:2])
-        aggregate = []
-        for like, (_, m, v) in zip(measurement.jacobian.shared, self._moments(measurement), strict=True):
-            deviations = (v / second.to(v)).sqrt() + self.eps
-            update = (m / first.to(m)).sum(0) / deviations.amax(0)
-            aggregate.append(update.view_as(like).to(like.dtype))
-        return aggregate
-
-    def update(self, measurement: Measurement, weights: list[Tensor]) -> None:  # noqa: D102
-        active = measurement.active
-        # Once more rather than kept since forward(), which would double the memory.
-        for place, m, v in self._moments(measurement):
-            self.first[active, place] = m
-            self.second[active, place] = v
-        self.norms = self._norms_now
+        rows, active = measurement.jacobian.rows, measurement.active
+        require_real(self, rows)
+        norms = self._norms(rows, active)
+        present = norms > _NO_NORM
+        anchors = norms.gather(0, present.int().argmax(0, keepdim=True))
+        factors = torch.where(present, anchors / norms, 1.0)[active].tolist()
+        steps = [step + 1 for step in self.steps[active].tolist()]
+        first, second = (history(self, name, rows, self.tasks) for name in ("first", "second"))
+        sums, most = ([torch.zeros_like(part, dtype=first.dtype) for part in rows[0]] for _ in range(2))
+        for row, scales, step, task in zip(rows, factors, steps, active.tolist(), strict=True):
+            corrections = [1 - beta**step for beta in self.betas[:2]]
+            moments = zip(views(first[task], row), views(second[task], row), strict=True)
+            # In place, here and not in update(): 2 T x P numbers are too many to compute twice or to keep twice.
+            for (m, v), part, scale, total, top in zip(moments, row, scales, sums, most, strict=True):
+                g = part.to(m.dtype) * scale
+                m.lerp_(g, 1 - self.betas[0])
+                v.mul_(self.betas[1]).addcmul_(g, g, value=1 - self.betas[1])
+                total.add_(m, alpha=1 / corrections[0])
+                torch.maximum(top, v / corrections[1], out=top)
+        self.norms = norms
         self.steps[active] += 1
+        return [
+            total.div_(top.sqrt_().add_(self.eps)).to(like.dtype)
+            for total, top, like in zip(sums, most, measurement.jacobian.shared, strict=True)
+        ]
 
     def _norms(self, rows: Rows, active: Tensor) -> Tensor:
         """Average norms after this step, of every task and shared tensor, shape (T, S)."""
@@ -92,20 +95,3 @@ class MTAdam(GradientBalancer):
         kept = now.new_zeros(self.tasks, now.shape[1]) if self.norms is None else self.norms
         moved = kept[active].lerp(now, 1 - self.betas[2])
         return kept.index_copy(0, active, torch.where(self.steps[active, None] == 0, now, moved))
-
-    def _moments(self, measurement: Measurement) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """For each shared tensor its place in the history, and m and v after this step, shape (K, its size)."""
-        assert measurement.jacobian is not None
-        rows, active = measurement.jacobian.rows, measurement.active
-        first, second = (history(self, name, rows, self.tasks) for name in ("first", "second"))
-        present = self._norms_now > _NO_NORM
-        anchors = self._norms_now.gather(0, present.int().argmax(0, keepdim=True))
-        factors = torch.where(present, anchors / self._norms_now, 1.0)[active].to(first.dtype)
-        start = 0
-        for number, parts in enumerate(zip(*rows, strict=True)):
-            place = slice(start, start + parts[0].numel())
-            g = torch.stack([part.reshape(-1) for part in parts]).to(first.dtype) * factors[:, number, None]
-            m = first[active, place].lerp(g, 1 - self.betas[0])
-            v = (second[active, place] * self.betas[1]).addcmul_(g, g, value=1 - self.betas[1])
-            yield place, m, v
-            start = place.stop

@@ -20,8 +20,8 @@ class DSG(LossBalancer):
     Call ``balancer.epoch_end(metrics, learning_rate=...)`` with validation metrics after every epoch. A task stops once
     its metric has not risen by ``threshold`` for more than ``patience`` epochs, and goes on when it has fallen by
     ``restart`` below its best; after either the next epoch does not count. Thresholds are parts of the best metric, and
-    absolute where that is not positive. When the learning rate falls, all begin anew. In steps where every task rests
-    the gradients are 0. Lu, Goswami, Rohrbach, Parikh and Lee, "12-in-1: Multi-Task Vision and Language Representation
+    absolute where that is not positive. Once the learning rate has fallen to half of what it was when they began, all
+    begin anew. In steps where every task rests the gradients are 0. Lu, Goswami, Rohrbach, Parikh and Lee, "12-in-1: Multi-Task Vision and Language Representation
     Learning", CVPR 2020, section 3.2.
 
     Use it for long runs of many tasks of which some converge, and then overfit, much earlier than others.
@@ -90,10 +90,13 @@ class DSG(LossBalancer):
         if metrics is not None:
             self._observe(metrics)
         if learning_rate is not None:
-            if learning_rate < self.rate:
+            # The authors' schedule falls in steps; one that falls a little every epoch must not reset every epoch.
+            halved = bool(learning_rate <= self.rate / 2)
+            if halved:
                 self.best = torch.full_like(self.best, torch.nan)
                 self.bad, self.rest, self.stopped = (torch.zeros_like(t) for t in (self.bad, self.rest, self.stopped))
-            self.rate.fill_(learning_rate)
+            if halved or not learning_rate <= self.rate:
+                self.rate.fill_(learning_rate)
 
     def _observe(self, metrics: Tensor) -> None:
         seen = ~metrics.isnan()

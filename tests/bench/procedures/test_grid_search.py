@@ -8,6 +8,7 @@ import torch
 
 from isonomy.bench import plan, procedures, records, runner
 from isonomy.bench.data import Metric, Task
+from isonomy.bench.procedures import grid_search
 from isonomy.bench.procedures.grid_search import HIGHEST, LOWEST, propose
 from isonomy.errors import IsonomyError
 from tests.bench.tiny import Tiny, cell, load
@@ -164,6 +165,39 @@ def untimed(value):
     if isinstance(value, dict):
         return {name: untimed(entry) for name, entry in value.items() if name != "seconds"}
     return value
+
+
+@pytest.mark.parametrize("most", [5.0, 0.5])
+def test_a_trial_whose_losses_run_away_is_not_the_best(tmp_path, most):
+    class Fragile(Tiny):
+        def losses(self, model, batch, tasks):
+            losses, feature = super().losses(model, batch, tasks)
+            trainer = built[-1] if built else None
+            heavy = trainer is not None and float(trainer.weights.max()) > most
+            return {task: loss * (float("nan") if heavy else 1) for task, loss in losses.items()}, feature
+
+    built = []
+    flags = {"epochs": 1, "trials": 4}
+    singles(tmp_path, **flags)
+    one = cell("grid_search", tmp_path, **flags)
+
+    class Watched(grid_search.Trainer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            built.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid_search, "Trainer", Watched)
+        if most < 1:
+            with pytest.raises(IsonomyError, match="not finite"):
+                runner.run_cell(one, tmp_path, lambda name: Fragile())
+            return
+        runner.run_cell(one, tmp_path, lambda name: Fragile())
+    (line,) = records.read_metrics(tmp_path / one.name)
+    heavy = [max(trial["weights"]) > most for trial in line["trials"]]
+    assert [trial["delta_p"] is None for trial in line["trials"]] == heavy
+    assert any(heavy)
+    assert max(line["loss_weights"].values()) <= most
 
 
 def test_one_task_is_trained_once(tmp_path):

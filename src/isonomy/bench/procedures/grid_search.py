@@ -32,6 +32,7 @@ from isonomy.bench.delta import delta_p
 from isonomy.bench.runner import train
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Trainer
+from isonomy.errors import IsonomyError
 
 LOWEST, HIGHEST = 0.01, 100.0
 # Trials that are spread out before the search begins to learn from them.
@@ -94,21 +95,30 @@ def search(
     finished: list[tuple[list[float], float]] = []
     seconds: list[float] = []
     best: tuple[Trainer, list[records.Json]] | None = None
+    refusal = IsonomyError(f"{cell.name} has no trial: pass --trials 1 or more.")
     # With one task there is nothing to search.
     for number in range(cell.config["procedure"]["trials"] if len(cell.tasks) > 1 else 1):
         weights = propose(cell.tasks, finished, cell.seed)
         trial = replace(cell, config={**cell.config, "procedure": None, "options": {"weights": weights}})
         trainer = Trainer(trial, problem)
-        lines = train(trainer, folder / FOLDER / str(number), partial(_report, on_epoch, number * epochs))
+        try:
+            lines = train(trainer, folder / FOLDER / str(number), partial(_report, on_epoch, number * epochs))
+        except IsonomyError as error:
+            # Weights under which losses run away are weights that are not wanted.
+            finished.append((weights, math.nan))
+            seconds.append(sum(line["seconds"] for line in records.read_metrics(folder / FOLDER / str(number))))
+            refusal = error
+            continue
         score = delta_p(lines[-1]["validation"], baseline, up)
         if best is None or score > max((s for _, s in finished if not math.isnan(s)), default=-math.inf):
             best = trainer, lines
         finished.append((weights, score))
         seconds.append(sum(line["seconds"] for line in lines))
-    assert best is not None  # as there is at least one trial
+    if best is None:
+        raise refusal
     trainer, lines = best
     lines[-1]["trials"] = [
-        {"weights": weights, "delta_p": score, "seconds": cost}
+        {"weights": weights, "delta_p": None if math.isnan(score) else score, "seconds": cost}
         for (weights, score), cost in zip(finished, seconds, strict=True)
     ]
     records.write_lines(folder / records.METRICS, lines)
