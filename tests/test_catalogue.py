@@ -13,7 +13,7 @@ from isonomy.stages import LEVELS
 
 def make(name, **options):
     def factory(tasks):
-        required = {"weights": [1.0 + t for t in range(len(tasks))]} if name == "fixed" else {}
+        required = {"features": 1} if name.endswith("rotograd") else {}
         return isonomy.build(name, tasks, **required, **options)
 
     return factory
@@ -24,14 +24,41 @@ VARIANTS = [
     ("rlw", {"family": "dirichlet", "total": "tasks"}),
     ("uw", {"likelihood": "laplace", "init": -0.5}),
     ("uw", {"own_optimizer": False}),
+    ("dwa", {"window": 1}),
+    ("igb_v1", {"base_epoch": 0}),
+    ("igb_v2", {"base_epoch": 0, "learn_epoch": 1, "policy_epoch": 1}),
+    ("igb_v2", {"log_prob": "gaussian"}),
+    ("stch", {"mu": 0.1, "nadir_epoch": 0}),
+    ("stch", {"form": "paper", "mu": 0.5}),
+    ("go4align", {"groups": 1, "beta": 0.5}),
+    ("ldc_mtl", {"normalize": "log_ratio"}),
+    ("ldc_mtl", {"normalize": "none"}),
+    ("dsg", {"patience": 0, "interval": 2}),
     ("mgda", {"normalize": "l2"}),
     ("mgda", {"normalize": "loss"}),
     ("mgda", {"normalize": "loss+"}),
+    ("mgda", {"normalize": "loss+", "combine": "normalized"}),
     ("gradnorm", {"alpha": 0.0}),
     ("gradnorm", {"simplex": "softmax", "baseline": "epoch", "heads": "own"}),
     ("pcgrad", {"order": "ascending"}),
+    ("gradvac", {"groups": "tensor"}),
+    ("gradvac", {"order": "ascending", "beta": 0.0}),
+    ("metabalance", {"groups": "model"}),
+    ("metabalance", {"reference": "mean", "strategy": "reduce"}),
+    ("aligned_mtl", {"scale": "rmse"}),
+    ("aligned_mtl", {"scale": "median"}),
     ("nash_mtl", {"max_norm": None}),
+    ("fairgrad", {"alpha": 0, "max_norm": None}),
+    ("fairgrad", {"alpha": 0.5}),
     ("max_norm", {"alpha": "median"}),
+    ("graddrop", {"leak": 0.3}),
+    ("mtadam", {"betas": (0.5, 0.9, 0.0)}),
+    ("moco", {"simplex": "softmax"}),
+    ("moco", {"beta": 0.05, "beta_decay": 0.0, "rho": 0.1}),
+    ("sdmgrad", {"inner": "exact"}),
+    ("excess_mtl", {"warmup_steps": 2, "total": "one", "beta": 1.0}),
+    ("rotograd", {"scale": False, "burn_in": 2}),
+    ("rotograd", {"own_optimizer": False}),
     ("db_mtl", {"decay": 0.0}),
     ("db_mtl", {"beta": 0.0}),
 ]
@@ -52,7 +79,9 @@ def test_contract_of_log_and_any_gradient_balancer(gradient):
     isonomy.check_balancer(make(f"log+{gradient}"))
 
 
-@pytest.mark.parametrize("loss", ["rlw", "uw", "gls", "imtl_l"])
+@pytest.mark.parametrize(
+    "loss", ["rlw", "uw", "gls", "imtl_l", "igb_v1", "igb_v2", "famo", "dtp", "stch", "go4align", "ldc_mtl"]
+)
 def test_contract_of_hybrids(loss):
     isonomy.check_balancer(make(f"{loss}+cagrad"))
 
@@ -74,7 +103,7 @@ def test_entries_are_complete(method):
 
 def test_methods_by_pattern():
     assert [method.name for method in isonomy.methods("imtl*")] == ["imtl_l", "imtl_g", "imtl"]
-    assert len(isonomy.methods()) == 19
+    assert len(isonomy.methods()) == 46
 
 
 def test_levels_and_needs():
@@ -83,6 +112,11 @@ def test_levels_and_needs():
     assert find("log+pcgrad").levels == ("parameters", "features")
     assert find("dwa").needs == ("epoch_end",)
     assert find("db_mtl").needs == ("gramian", "jacobian")
+    assert find("graddrop").levels == ("features", "parameters")
+    assert find("rotograd").levels == ("features",)
+    assert find("mtadam").needs == ("gramian", "jacobian")
+    assert find("moco").kind == "gradient"
+    assert find("log+moco").kind == find("db_mtl").kind == "hybrid"
     assert find("db_mtl").options == {"eps": 1e-8, "beta": 0.9, "decay": 0.5, "alpha": "max"}
 
 
@@ -95,7 +129,7 @@ def test_an_option_reaches_every_stage_that_has_it():
     ("name", "options", "match"),
     [
         ("dbmtl", {}, "Unknown method 'dbmtl': did you mean 'db_mtl'"),
-        ("zzzzzz", {}, "choose from avgnorm, cagrad"),
+        ("zzzzzz", {}, "choose from aligned_mtl, "),
         ("log+", {}, "Unknown method ''"),
         ("pcgrad+log", {}, "a hybrid is loss balancers and then"),
         ("log+db_mtl", {}, "a hybrid is"),
@@ -103,7 +137,6 @@ def test_an_option_reaches_every_stage_that_has_it():
         ("moml", {}, "moml is a procedure .* run `isonomy compare --methods moml`"),
         ("db_mtl", {"betta": 0.5}, "Unknown option of db_mtl 'betta': did you mean 'beta'"),
         ("log", {"head": "own"}, "did you mean 'heads'"),
-        ("fixed", {}, "needs the option weights="),
         ("fixed", {"weights": [1.0, -1.0]}, "holds -1.0"),
         ("fixed", {"weights": [1.0, float("nan")]}, "finite"),
         ("rlw", {"family": "normall"}, "did you mean 'normal'"),
@@ -111,15 +144,60 @@ def test_an_option_reaches_every_stage_that_has_it():
         ("uw", {"likelihood": "gauss"}, "'gaussian'"),
         ("uw", {"likelihood": ["laplace"]}, "1 entries for 2"),
         ("dwa", {"temperature": 0}, "temperature=0"),
+        ("dwa", {"window": 0}, "window=0"),
+        ("igb_v1", {"base_epoch": -1}, "base_epoch=-1"),
+        ("igb_v2", {"learn_epoch": 1}, "learn_epoch=1"),
+        ("igb_v2", {"log_prob": "oficial"}, "'official'"),
+        ("dtp", {"alpha": 0}, "alpha=0"),
+        ("dtp", {"gamma": -1}, "gamma=-1"),
+        ("stch", {"mu": 0}, "mu=0"),
+        ("stch", {"form": "code"}, "form of stch"),
+        ("stch", {"ideal": [0.0, 0.0]}, "ideal belongs to the paper's form"),
+        ("go4align", {"groups": 0}, "groups=0"),
+        ("go4align", {"beta": -1}, "beta=-1"),
+        ("ldc_mtl", {"penalty": -1}, "penalty=-1"),
+        ("ldc_mtl", {"normalize": "ratios"}, "did you mean 'ratio'"),
+        ("dsg", {"mode": "maximum"}, "did you mean 'max'"),
+        ("dsg", {"mode": ["max"]}, "1 entries for 2"),
         ("mgda", {"normalize": "l1"}, "'l2'"),
+        ("mgda", {"combine": "norm"}, "combine of mgda"),
         ("gradnorm", {"alpha": -1}, "alpha=-1"),
         ("gradnorm", {"simplex": "hard"}, "simplex of gradnorm"),
         ("gradnorm", {"baseline": "first"}, "baseline of gradnorm"),
         ("pcgrad", {"order": "any"}, "order of pcgrad"),
+        ("gradvac", {"order": "mean"}, "order of gradvac"),
+        ("gradvac", {"beta": 2}, "beta=2"),
+        ("gradvac", {"groups": "layer"}, "groups of gradvac"),
+        ("metabalance", {"reference": 2}, "reference=2"),
+        ("metabalance", {"relax": 2}, "relax=2"),
+        ("aligned_mtl", {"scale": "max"}, "scale of aligned_mtl"),
+        ("aligned_mtl", {"preference": [1.0]}, "1 entries for 2"),
+        ("cr_mogm", {"weighting": "mgda"}, "not a str"),
+        ("cr_mogm", {"momentum": 2}, "momentum=2"),
         ("cagrad", {"c": -0.1}, "c=-0.1"),
         ("cagrad", {"rescale": 3}, "rescale=3"),
         ("nash_mtl", {"max_norm": 0}, "max_norm=0"),
+        ("fairgrad", {"alpha": 0.2}, "alpha=0.2"),
+        ("fairgrad", {"max_norm": -1}, "max_norm=-1"),
+        ("upgrad", {"preference": [1.0]}, "1 entries for 2"),
+        ("upgrad", {"preference": [0.0, 0.0]}, "not all 0"),
+        ("dualproj", {"preference": [1.0, -1.0]}, "numbers of 0 or more"),
         ("max_norm", {"alpha": "maximum"}, "alpha of max_norm"),
+        ("graddrop", {"leak": 2}, "leak=2"),
+        ("graddrop", {"leak": [0.5]}, "1 entries for 2"),
+        ("mtadam", {"betas": (0.9, 1.0, 0.9)}, "betas="),
+        ("mtadam", {"eps": 0}, "eps=0"),
+        ("moco", {"beta": 0}, "beta=0"),
+        ("moco", {"beta_decay": -1}, "beta_decay=-1"),
+        ("moco", {"gamma": -1}, "gamma=-1"),
+        ("moco", {"simplex": "hard"}, "simplex of moco"),
+        ("modo", {"rho": -1}, "rho=-1"),
+        ("sdmgrad", {"lam": -1}, "lam=-1"),
+        ("sdmgrad", {"inner": "slsqp"}, "inner of sdmgrad"),
+        ("excess_mtl", {"beta": -1}, "beta=-1"),
+        ("excess_mtl", {"total": "two"}, "total of excess_mtl"),
+        ("rotograd", {}, "needs the option features="),
+        ("rotograd", {"features": 0}, "features=0"),
         ("db_mtl", {"beta": 1.0}, "beta=1.0"),
         ("db_mtl", {"decay": -1}, "decay=-1"),
     ],

@@ -1,8 +1,10 @@
 import itertools
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from isonomy.solvers import min_norm
@@ -22,6 +24,7 @@ from tests.fixtures import (
     random_jacobian,
     tensor,
 )
+from tests.solvers import exact
 
 
 def residual(gramian, w) -> float:
@@ -46,6 +49,33 @@ def test_weights_are_optimal(tasks, share, spread):
 def test_weights_are_optimal_at_any_shape_rank_and_scale(J):
     gramian = gramian_of(J)
     assert residual(gramian, min_norm(gramian)) <= 1e-9
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 10_000), st.integers(0, 12))
+def test_agrees_with_exact_arithmetic(tasks, columns, seed, far):
+    # Norms up to 10^12 apart; (G + 11ᵀ) z = 1 on the support is the stationarity of the shortest point of the hull.
+    J = exact.integers(tasks, columns, seed)
+    J[0] *= 10.0**far
+    rows = exact.rational(J)
+    H = [[sum((a * b for a, b in zip(x, y, strict=True)), Fraction(1)) for y in rows] for x in rows]
+    z = exact.nnqp(H, [Fraction(-1)] * tasks)
+    shortest = [float(sum(w * row[k] for w, row in zip(z, rows, strict=True)) / sum(z)) for k in range(columns)]
+    scale = float(J.norm(dim=1).min())
+    close(min_norm(gramian_of(J)) @ J / scale, tensor(shortest) / scale, 1e-9)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 10, 40])
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("spread", [0, 8])
+def test_no_gradient_lies_before_the_point_in_exact_arithmetic(tasks, rank, spread):
+    # g_t·x ≥ ‖x‖² for the shortest point x, which no gradient's length may hide: J and w as they are, without rounding.
+    J = random_jacobian(tasks, tasks + 2, 1, rank=rank, spread=spread)
+    rows, w = exact.rational(J), exact.rational(min_norm(gramian_of(J)))
+    x = [sum(a * row[k] for a, row in zip(w, rows, strict=True)) / sum(w) for k in range(J.shape[1])]
+    square = sum(a * a for a in x)
+    for row, norm in zip(rows, J.norm(dim=1).tolist(), strict=True):
+        lacking = float(square - sum(a * b for a, b in zip(row, x, strict=True))) / norm
+        assert lacking <= 1e-9 * float(J.norm(dim=1).min())
 
 
 @given(jacobians(2, 4))

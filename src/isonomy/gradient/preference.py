@@ -39,7 +39,7 @@ class Preference:
             raise IsonomyError(
                 f"{self.method}: preference has {len(values)} entries for {tasks} tasks; give one a task."
             )
-        self.p = torch.tensor(values, dtype=torch.float64)
+        self.p = torch.tensor(values, dtype=torch.float64, device="cpu")
 
     def of(self, active: Tensor) -> Tensor:
         """The p of the tasks at the positions ``active``, shape (K,), on the CPU."""

@@ -34,17 +34,13 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
     if kappa == 0:
         return best.to(gramian.norms.device)
 
-    def bound(w: Tensor) -> float:
-        return float(w @ b + kappa * (w @ G @ w).clamp_min(0).sqrt())
-
-    def norm(v: Tensor) -> float:
-        return float((v @ G @ v).clamp_min(0).sqrt())
-
     w = min_norm(Gramian(n, C))
+    shortest = float((w @ G @ w).clamp_min(0).sqrt())
     low = float(b.min())
-    high = min(float((b + kappa * n).min()), bound(w))
+    # Weak duality: no level above w·b + κ‖Jᵀw‖ can be reached, for any w of the simplex.
+    high = min(float((b + kappa * n).min()), float(w @ b) + kappa * shortest)
     precision = 1e-13 * (float(b.abs().max()) + kappa)
-    mu = high if norm(w) > 1e-9 else (low + high) / 2
+    mu = high if shortest > 1e-9 else (low + high) / 2
     stalled = 0
     for _ in range(100):  # pragma: no branch
         if high - low <= precision or stalled == 3:
@@ -52,15 +48,17 @@ def cagrad(gramian: Gramian, tasks: int, radius: float) -> Tensor:
         before = low, high
         z = nnqp(C, (b - mu) / n)
         v = z / n
-        length = norm(v)
-        if bool(v.sum() > 0):  # pragma: no branch
-            high = min(high, bound(v / v.sum()))
+        products = G @ v
+        length = float((v @ products).clamp_min(0).sqrt())
+        total = float(v.sum())
+        if total > 0:  # pragma: no branch
+            high = min(high, (float(v @ b) + kappa * length) / total)
         if length > kappa:
             high = min(high, mu)
-        shrunk = v * min(1.0, kappa / length) if length > 0 else v
-        value = float((b + G @ shrunk).min())
+        shrink = min(1.0, kappa / length) if length > 0 else 1.0
+        value = float((b + shrink * products).min())
         if value > low:
-            low, best = value, shrunk
+            low, best = value, shrink * v
         root = min(_root(C, n, b, z > 0, kappa), high)
         mu = root if low < root != mu else (low + high) / 2
         stalled = stalled + 1 if (low, high) == before else 0

@@ -22,6 +22,9 @@ def min_norm(gramian: Gramian) -> Tensor:
         w, shape (T,), float64: w ≥ 0 and Σ w = 1; (Gw)_t is constant on the support and not smaller elsewhere.
     """
     cosines, norms = gramian.cosines.cpu(), gramian.norms.cpu()
+    shortest = norms.argmin()
+    if bool((cosines[shortest] * norms >= norms[shortest]).all()):  # no gradient lies before the shortest one
+        return torch.zeros_like(gramian.norms).index_fill(0, shortest.to(gramian.norms.device), 1.0)
     b = norms.min() / norms
     z = nnqp(cosines + torch.outer(b, b), -b)
     w = b * z
