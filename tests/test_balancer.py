@@ -727,6 +727,7 @@ def test_aggregate_keeps_the_dtype_and_equals_the_weights():
         ((MaxNorm(), IMTLG()), {}, "cannot follow"),
         ((EMA(),), {}, "cannot follow"),
         ((nn.Linear(1, 1),), {}, "Linear"),
+        ((Log(),) * 2, {}, "Log .* twice"),
         ((EW(),), {"heads": "mine"}, "'mine'"),
         ((EW(),), {"nonfinite": "ignore"}, "'ignore'"),
         ((EW(),), {"feature_reduce": "sum"}, "'batch_sum'"),

@@ -163,8 +163,7 @@ class Balancer(nn.Module):
         self._follow(total.device)
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
-        seen = torch.stack([loss.detach().double() for loss in flat]).view(len(batches), -1)
-        values = distributed.mean(seen.mean(0))
+        values = distributed.mean(torch.stack([loss.detach().double() for loss in flat]).view(len(batches), -1).mean(0))
         if not checks.all_finite("loss", values.isfinite(), names, self.nonfinite == "raise" and not scaled):
             return engine.hand_over(
                 total, engine.leaf_gradients(flat, torch.nan if scaled else 0.0, self.parameters()), scale
@@ -225,7 +224,7 @@ class Balancer(nn.Module):
         self._commit(step, found, gram)
         if probe is not None:
             return known_gradients(step, graph, found)
-        shared = found.combine(rows, step.scale / scale)
+        shared = found.combine(rows, step.scale / scale, graph.shared)
         met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
         return engine.accumulated([*met, *found.at_heads(heads, step.batches)])
 
@@ -291,7 +290,7 @@ class Balancer(nn.Module):
         for smoothing in self._smoothing:
             rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
         whole = Jacobian([rows], [torch.zeros_like(rows[0][0])], "parameters") if balancer.jacobian else None
-        return self._weigh_alone(balancer, Gramian.of(gramian(rows)), whole).combine(rows, 1.0)[0]
+        return self._weigh_alone(balancer, Gramian.of(gramian(rows)), whole).combine(rows, 1.0, [jacobian])[0]
 
     def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
         ones = torch.ones_like(gram.norms)
@@ -309,11 +308,11 @@ class Balancer(nn.Module):
             losses: As for a call; no gradients are needed.
         """
         positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
-        heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
-        self._follow(heard.device)
-        active = torch.tensor(positions, device=heard.device)
-        if heard.isfinite().all():
-            for stage in self._stages:
+        with torch.inference_mode(False), torch.no_grad():  # a step could not write to state made in inference mode
+            heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
+            self._follow(heard.device)
+            active = torch.tensor(positions, device=heard.device)
+            for stage in self._stages if heard.isfinite().all() else ():
                 self._own.step(dict(zip(stage.parameters(), stage.step_end(heard, active), strict=False)), active)
 
     def epoch_end(self, metrics: Mapping[str, float] | None = None, learning_rate: float | None = None) -> None:
@@ -324,11 +323,12 @@ class Balancer(nn.Module):
             learning_rate: The optimiser's in the next epoch, for methods that follow it (``igb_v2``, ``dsg``).
 
         Raises:
-            IsonomyError: A task is unknown, or a method needs metrics and there are none.
+            IsonomyError: A task is unknown, a method needs metrics and there are none, or it cannot use what it gets.
         """
-        read = checks.read_metrics(metrics, self.tasks, self._stages, self.held.device)
-        for stage in self._stages:
-            stage.epoch_end(read, learning_rate)
+        with torch.inference_mode(False), torch.no_grad():
+            read = checks.read_metrics(metrics, self.tasks, self._stages, self.held.device)
+            for stage in self._stages:
+                stage.epoch_end(read, learning_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor of the stages: the tasks, the steps and the own optimisers."""

@@ -40,8 +40,9 @@ def require_stages(stages: Sequence[Stage]) -> None:
     kinds = (LossBalancer, Smoothing, GradientBalancer)
     order = []
     for stage in stages:
-        if getattr(stage, "taken", False):
-            raise IsonomyError(f"The stage {type(stage).__name__} belongs to another balancer: give each its own.")
+        name = type(stage).__name__
+        if getattr(stage, "taken", False) or stages.count(stage) > 1:
+            raise IsonomyError(f"The stage {name} belongs to another balancer or is there twice: give each its own.")
         rank = next((rank for rank, kind in enumerate(kinds) if isinstance(stage, kind)), None)
         if rank is None:
             raise IsonomyError(

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from isonomy.errors import IsonomyError
 from isonomy.stages import Stage
+
+# Adam's steps do not depend on the scale of gradients, but their squares have to be finite in float32.
+LARGEST = 1e18
 
 
 class OwnOptimizers:
@@ -28,6 +32,11 @@ class OwnOptimizers:
 
     @staticmethod
     def _make(stage: Stage) -> Adam:
+        for option in ("own_lr", "own_weight_decay"):
+            if not 0 <= getattr(stage, option) < float("inf"):
+                raise IsonomyError(
+                    f"{type(stage).__name__}: {option}={getattr(stage, option)!r} must be a finite number of 0 or more."
+                )
         return Adam(stage.parameters(), lr=stage.own_lr, weight_decay=stage.own_weight_decay)
 
     def step(self, gradients: dict[Tensor, Tensor], active: Tensor) -> None:
@@ -42,10 +51,13 @@ class OwnOptimizers:
             kept: list[tuple[Tensor, Tensor]] = []
             for parameter in optimizer.param_groups[0]["params"]:
                 if parameter in gradients:
-                    parameter.grad = gradients[parameter].to(parameter)
-                    partial = len(active) < self.tasks and parameter.shape[:1] == (self.tasks,)
-                    of_tasks = [parameter, *optimizer.state[parameter].values()] if partial else []
-                    kept += [(t, t.detach().clone()) for t in of_tasks if t.shape == parameter.shape]
+                    gradient = gradients[parameter].clamp(-LARGEST, LARGEST).to(parameter)
+                    if len(active) < self.tasks and parameter.shape[:1] == (self.tasks,):
+                        # Moments that do not exist yet start at 0 for the tasks that have no part.
+                        gradient = torch.zeros_like(gradient).index_copy_(0, active, gradient[active])
+                        of_tasks = [parameter, *optimizer.state[parameter].values()]
+                        kept += [(t, t.detach().clone()) for t in of_tasks if t.shape == parameter.shape]
+                    parameter.grad = gradient
             optimizer.step()
             optimizer.zero_grad()
             with torch.no_grad():

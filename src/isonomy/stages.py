@@ -229,4 +229,5 @@ def step_generator(seed: int, step: Tensor) -> torch.Generator:
         seed: The stage's seed.
         step: How many steps the stage has remembered, a 0-d integer tensor.
     """
-    return torch.Generator("cpu").manual_seed(seed * 1_000_003 + int(step))
+    # Seeds such as torch.initial_seed() are so large that the product leaves what a generator takes.
+    return torch.Generator("cpu").manual_seed((seed * 1_000_003 + int(step)) % 2**64)

@@ -97,7 +97,8 @@ def jacobian_of(step: Step, rows: Rows, graph: Graph) -> Jacobian:
     """The rows of a step by batch, as they were before each was divided by the number of batches and unscaled."""
     size, factor = len(step.names), step.batches / step.scale
     if factor != 1:
-        rows = [[part * factor for part in row] for row in rows]
+        # Float16 does not hold the numbers that a scale is there to lift.
+        rows = [[part.to(torch.promote_types(part.dtype, torch.float32)) * factor for part in row] for row in rows]
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     return Jacobian(batches, [tensor.detach() for tensor in graph.shared], graph.level)
 
@@ -123,11 +124,13 @@ class Weighed:
         """The weights, if the method has any."""
         return self.weights if self.aggregate is None else None
 
-    def combine(self, rows: Rows, scale: float) -> list[Tensor]:
-        """The gradient of the shared tensors times a scale, from rows of J that are not scaled."""
+    def combine(self, rows: Rows, scale: float, shared: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of the shared tensors times a scale, in their dtypes, from rows of J that are not scaled."""
         if self.aggregate is None:
-            return combine(rows, self.weights * scale)
-        return [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
+            parts = combine(rows, self.weights * scale)
+        else:
+            parts = [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
+        return [part.to(tensor.dtype) for part, tensor in zip(parts, shared, strict=True)]
 
     def at_heads(self, heads: Sequence[dict[Tensor, Tensor]], batches: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The gradients of the heads' leaves, from each task's own, batch by batch."""
@@ -162,7 +165,7 @@ def weigh(
         factor = 1.0 if limit is None else (limit / measurement.gramian.combined_norm(found)).clamp(max=1.0)
         weights[index] = found * factor
         head_weights[index] = balancer.head_weights(measurement, found)
-    step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=True))
+    step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=False))
     balancer.update(measurement, found)
     return Weighed(weights, head_weights, heads, aggregate)
 

@@ -149,3 +149,9 @@ def test_unusable_options(options, match):
 def test_the_balancer_wants_metrics():
     with pytest.raises(isonomy.IsonomyError, match="DSG"):
         isonomy.build("dsg", tasks=2).epoch_end(learning_rate=0.1)
+
+
+def test_an_infinite_metric_is_no_best_for_good():
+    # A perplexity that overflows in the first epoch; later ones keep falling, then rise, then stand still.
+    series = [float("inf"), 50, 40, 30, float("inf"), 29, 29, 29, 29]
+    assert flags(series, mode="min").flatten().tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+import isonomy
 from isonomy import IsonomyError
-from isonomy.loss.epochs import EpochMeans, EpochReference, require_epochs
-from tests.fixtures import close, tensor
+from isonomy.loss.epochs import EpochMeans, EpochReference, require_epochs, require_rate
+from tests.fixtures import close, linear, tensor
 
 ALL = torch.arange(3)
 
@@ -62,3 +63,34 @@ def test_epochs_are_counted_from_zero(epoch):
     require_epochs("stch", nadir_epoch=0)
     with pytest.raises(IsonomyError, match="stch: nadir_epoch="):
         require_epochs("stch", nadir_epoch=epoch)
+
+
+@pytest.mark.parametrize("rate", [-1e-3, float("nan"), float("inf"), [1e-3], "1e-3"])
+@pytest.mark.parametrize("method", ["dsg", "igb_v2"])
+def test_a_learning_rate_is_one_number_and_a_wrong_one_changes_nothing(method, rate):
+    for fine in (None, 0, 1e-3, torch.tensor(1e-3)):
+        require_rate(method, fine)
+    balancer = isonomy.build(method, tasks=2)
+    before = {name: value.clone() for name, value in balancer.stages.named_buffers()}
+    with pytest.raises(IsonomyError, match=f"{method}: learning_rate=.*get_last_lr"):
+        balancer.epoch_end({"0": 0.5, "1": 0.5}, learning_rate=rate)
+    for name, value in balancer.stages.named_buffers():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["dwa", "igb_v1", "igb_v2", "stch", "ldc_mtl", "dsg", "dtp", "famo"])
+def test_hooks_may_be_called_in_inference_mode(method):
+    options = {"normalize": "log_ratio"} if method == "ldc_mtl" else {}
+    plain, inferring = (isonomy.build(method, tasks=3, **options) for _ in range(2))
+    for epoch in range(6):
+        for balancer, inference in ((plain, False), (inferring, True)):
+            for _ in range(2):
+                _, _, losses = linear(torch.eye(3), [2.0 + epoch, 0.5, 2])
+                balancer(losses).backward()
+                with torch.inference_mode(inference):
+                    balancer.step_end(tensor([1.9 + epoch, 0.5, 1]))
+            with torch.inference_mode(inference):
+                balancer.epoch_end({"0": 0.1 * epoch, "1": 0.5, "2": 0.6}, learning_rate=0.1)
+        torch.testing.assert_close(inferring.report.loss_weights, plain.report.loss_weights, rtol=0, atol=0)
+    inferring.step_end(tensor([1.9, 0.5, 1]))
+    assert not any(value.is_inference() for value in (*inferring.buffers(), *inferring.parameters()))

@@ -50,3 +50,8 @@ def test_weights_scale_the_gradients_that_a_gradient_balancer_sees():
 def test_unusable_weights(weights):
     with pytest.raises(isonomy.IsonomyError, match="weights"):
         isonomy.build("fixed", tasks=3, weights=weights)
+
+
+def test_a_mapping_is_refused_and_not_taken_for_its_keys():
+    with pytest.raises(isonomy.IsonomyError, match="weights is a mapping: pass a list"):
+        Fixed({0: 3.0, 1: 5.0})

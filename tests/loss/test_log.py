@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import isonomy
+from isonomy import IsonomyError
 from isonomy.loss import Log
-from tests.fixtures import M, close, set_up, value_of
+from tests.fixtures import M, close, linear, set_up, value_of
 
 
 def test_logarithms():
@@ -43,3 +44,19 @@ def test_a_loss_of_zero_has_a_finite_weight_and_one_task_trains_its_logarithm():
 def test_negative_losses_are_refused():
     with pytest.raises(isonomy.IsonomyError, match="'2'"):
         M(scales=(1, 1, -1)).step(isonomy.build("log", tasks=3))
+
+
+@pytest.mark.parametrize("eps", [-1e-8, float("inf"), float("nan")])
+def test_epsilon_is_no_negative_number(eps):
+    with pytest.raises(IsonomyError, match="log: eps="):
+        Log(eps=eps)
+
+
+def test_without_epsilon_losses_have_to_be_positive():
+    balancer = isonomy.build("log", tasks=3, eps=0)
+    _, _, losses = linear([[1], [1], [1]], [2, 0.5, 2])
+    balancer(losses)
+    close(balancer.report.loss_weights, [0.5, 2, 0.5])
+    _, _, losses = linear([[1], [1], [1]], [2, 0, 2])
+    with pytest.raises(IsonomyError, match="task '1' is 0, and Log needs a positive loss"):
+        balancer(losses)

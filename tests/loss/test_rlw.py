@@ -93,3 +93,11 @@ def test_one_task():
 def test_unknown_options(options):
     with pytest.raises(isonomy.IsonomyError, match="rlw"):
         isonomy.build("rlw", tasks=2, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 67280421310721, 2**63])
+def test_any_integer_is_a_seed(seed):
+    m = M()
+    balancer = isonomy.build("rlw", tasks=3, seed=seed)
+    m.step(balancer)
+    close(balancer.report.loss_weights.sum(), 1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import isonomy
 from isonomy.loss import IMTLL, UW
-from tests.fixtures import M, close, set_up, tensor, value_of
+from tests.fixtures import M, close, linear, set_up, tensor, value_of
 
 LOSSES = [2, 0.5, 2]
 
@@ -107,3 +107,23 @@ def test_own_optimiser_is_adam():
 def test_unusable_likelihoods(likelihood):
     with pytest.raises(isonomy.IsonomyError, match="likelihood"):
         isonomy.build("uw", tasks=3, likelihood=likelihood)
+
+
+@pytest.mark.parametrize("method", ["uw", "imtl_l", "ldc_mtl"])
+@pytest.mark.parametrize("spike", [1e30, 1e300])
+def test_a_loss_beyond_float32_does_not_stop_learning(method, spike):
+    balancer = isonomy.build(method, tasks=2, **({"normalize": "none"} if method == "ldc_mtl" else {}))
+    parameter = next(balancer.parameters())
+    for value in (1, spike, 1):
+        _, _, losses = linear([[1], [1]], [value, 3])
+        before = parameter.clone()
+        balancer(losses)
+    assert parameter.isfinite().all()
+    assert (parameter != before).all()
+
+
+@pytest.mark.parametrize("option", ["own_lr", "own_weight_decay"])
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_the_optimiser_s_own_options_are_checked(option, value):
+    with pytest.raises(isonomy.IsonomyError, match=f"FAMO: {option}="):
+        isonomy.build("famo", tasks=2, **{option: value})

@@ -88,7 +88,7 @@ class GradDrop(GradientBalancer):
                 signed = distributed.mean((rows * z.sign()).sum(1))
             uniform = torch.rand(signed.shape[1:], generator=generator, dtype=rows.dtype, device="cpu").to(z.device)
             leak = self.leak[measurement.active].to(rows)
-            aggregate.append(drop(rows, signed, uniform, leak).to(z.dtype))
+            aggregate.append(drop(rows, signed, uniform, leak))
         return aggregate
 
     def update(self, measurement: Measurement, weights: list[Tensor]) -> None:  # noqa: D102

@@ -75,7 +75,7 @@ class GradNorm(GradientBalancer):
     def own_gradients(self, measurement: Measurement) -> list[Tensor]:  # noqa: D102
         norms = measurement.gramian.norms
         if self.baseline == "epoch" and bool(self.first[measurement.active].isnan().any()):
-            return [torch.zeros_like(self.scores)]
+            return []
         with torch.enable_grad():
             scores = self.scores.detach().requires_grad_()
             scaled = self._weights(scores)[measurement.active] * norms

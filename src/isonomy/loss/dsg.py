@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError, unknown
+from isonomy.loss.epochs import require_rate
 from isonomy.stages import LossBalancer
 
 Mode = Literal["max", "min"]
@@ -21,8 +22,8 @@ class DSG(LossBalancer):
     its metric has not risen by ``threshold`` for more than ``patience`` epochs, and goes on when it has fallen by
     ``restart`` below its best; after either the next epoch does not count. Thresholds are parts of the best metric, and
     absolute where that is not positive. Once the learning rate has fallen to half of what it was when they began, all
-    begin anew. In steps where every task rests the gradients are 0. Lu, Goswami, Rohrbach, Parikh and Lee, "12-in-1: Multi-Task Vision and Language Representation
-    Learning", CVPR 2020, section 3.2.
+    begin anew. In steps where every task rests the gradients are 0. Lu, Goswami, Rohrbach, Parikh and Lee, "12-in-1:
+    Multi-Task Vision and Language Representation Learning", CVPR 2020, section 3.2.
 
     Use it for long runs of many tasks of which some converge, and then overfit, much earlier than others.
 
@@ -34,7 +35,8 @@ class DSG(LossBalancer):
         restart: By which part of its best a metric has to get worse for the task to go on.
 
     Raises:
-        IsonomyError: An argument is out of range or unknown, or there is not one mode for every task.
+        IsonomyError: An argument is out of range or unknown, there is not one mode for every task, or a learning rate
+            is no number of 0 or more.
     """
 
     uses = ("validation",)
@@ -87,6 +89,7 @@ class DSG(LossBalancer):
         self.steps += 1
 
     def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:  # noqa: D102
+        require_rate("dsg", learning_rate)
         if metrics is not None:
             self._observe(metrics)
         if learning_rate is not None:
@@ -100,7 +103,7 @@ class DSG(LossBalancer):
 
     def _observe(self, metrics: Tensor) -> None:
         seen = ~metrics.isnan()
-        better = self.best.isnan() | (self.signs * (metrics - self.best) > self._margin(self.threshold))
+        better = ~self.best.isfinite() | (self.signs * (metrics - self.best) > self._margin(self.threshold))
         best = torch.where(better, metrics, self.best)
         bad = torch.where(better | (self.rest > 0), 0, self.bad + 1)
         rest = (self.rest - 1).clamp(min=0)

@@ -87,3 +87,12 @@ def require_epochs(method: str, **epochs: int) -> None:
     for option, epoch in epochs.items():
         if not isinstance(epoch, int) or epoch < 0:
             raise IsonomyError(f"{method}: {option}={epoch!r} must be an epoch, counted from 0, such as {option}=1.")
+
+
+def require_rate(method: str, learning_rate: float | None) -> None:
+    """Raises an error unless a learning rate is None or a number of 0 or more."""
+    wrong = isinstance(learning_rate, list | tuple | str)
+    if learning_rate is not None and (wrong or not 0 <= learning_rate < float("inf")):
+        raise IsonomyError(
+            f"{method}: learning_rate={learning_rate!r} must be a number of 0 or more, like scheduler.get_last_lr()[0]."
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class Fixed(LossBalancer):
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        if isinstance(weights, Mapping):
+            raise IsonomyError("Fixed: weights is a mapping: pass a list, one number a task in task order.")
         self.given = None if weights is None else list(weights)
         for weight in self.given or ():
             if not 0 <= weight < float("inf"):

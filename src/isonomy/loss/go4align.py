@@ -33,8 +33,8 @@ class GO4Align(LossBalancer):
 
     def __init__(self, groups: int | None = None, beta: float = 1e-4) -> None:
         super().__init__()
-        if groups is not None and groups < 1:
-            raise IsonomyError(f"go4align: groups={groups!r} must be 1 or more, or None.")
+        if groups is not None and not (isinstance(groups, int) and groups >= 1):
+            raise IsonomyError(f"go4align: groups={groups!r} must be a number of groups, 1 or more, or None.")
         if not 0 <= beta < float("inf"):
             raise IsonomyError(f"go4align: beta={beta!r} must be 0 or more; the authors' code uses 1e-4.")
         self.groups, self.beta = groups, beta

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError, unknown
-from isonomy.loss.epochs import EpochReference, require_epochs
+from isonomy.loss.epochs import EpochReference, require_epochs, require_rate
 from isonomy.loss.sac import SAC, LogProb, to_action
 from isonomy.stages import LossBalancer, step_generator
 
@@ -38,8 +38,8 @@ class IGBv2(LossBalancer):
         seed: Of the agent's networks and of all that is drawn.
 
     Raises:
-        IsonomyError: An epoch is none or they are out of order, ``log_prob`` is unknown, or a task's losses are all 0
-            in the epoch of the base.
+        IsonomyError: An epoch is none or they are out of order, ``log_prob`` is unknown, a task's losses are all 0 in
+            the epoch of the base, or a learning rate is no number of 0 or more.
     """
 
     uses = ("epoch_end",)
@@ -99,6 +99,7 @@ class IGBv2(LossBalancer):
             self.agent.learn(generator)
 
     def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:  # noqa: D102
+        require_rate("igb_v2", learning_rate)
         self.reference.epoch_end("igb_v2")
         # A rate of 0, as before a warm-up, is no unit to compare with.
         if learning_rate:

@@ -15,7 +15,8 @@ class LDCMTL(LossBalancer):
     """Learns weights that keep weighted losses together: S = Σ σ_t n_t / Σ σ + λ Σ |σ_t n_t − σ_{t+1} n_{t+1}|.
 
     n is the normalised loss and σ = sigmoid(W) a vector that is trained by S, in which Σ σ is a constant; neighbours in
-    task order are compared. The authors' code differs from data set to data set; this is its form for CelebA and QM9.
+    task order are compared. The authors' code differs from data set to data set; this is its form for CelebA, with the
+    normalisation and the penalty that it has for NYUv2.
     Xiao, Dong, Zou and Ji, "LDC-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy Control", 2025.
 
     Use it for long runs of tasks that start from losses of different size, where weights may adapt slowly and cheaply.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isonomy.stages import LossBalancer
+from isonomy.errors import IsonomyError
+from isonomy.stages import Domain, LossBalancer
 
 
 class Log(LossBalancer):
@@ -18,14 +19,21 @@ class Log(LossBalancer):
     balancer.
 
     Args:
-        eps: ε, so that a loss of exactly 0 has a finite weight.
+        eps: ε, so that a loss of exactly 0 has a finite weight; with ``eps=0`` losses have to be positive.
+
+    Raises:
+        IsonomyError: ``eps`` is negative or not finite.
     """
 
-    domain = "nonnegative"
+    domain: Domain = "nonnegative"
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
+        if not 0 <= eps < float("inf"):
+            raise IsonomyError(f"log: eps={eps!r} must be a finite number of 0 or more; the default is 1e-8.")
         self.eps = eps
+        if eps == 0:
+            self.domain = "positive"
 
     def forward(self, losses: Tensor, active: Tensor) -> Tensor:  # noqa: D102
         return torch.log(losses + self.eps)
