@@ -100,7 +100,7 @@ def test_what_a_data_set_lacks_is_refused_and_left_out_of_all(tmp_path):
 
 
 def test_without_optuna_all_leaves_the_search_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("isonomy.bench.procedures.find_spec", lambda name: None)
+    monkeypatch.setattr("isonomy.bench.choice.find_spec", lambda name: None)
     assert "grid_search" not in resolve(tmp_path, methods=["all"]).methods
     with pytest.raises(IsonomyError, match=r"'grid_search' needs Optuna: pip install 'isonomy\[tune\]'"):
         resolve(tmp_path, methods=["grid_search"])

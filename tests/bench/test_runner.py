@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import isonomy
-from isonomy.bench import plan, procedures, records, runner, sweep
+from isonomy.bench import choice, plan, records, runner, sweep, training
 from isonomy.bench.trainer import Trainer
 from tests.bench.tiny import Silent, Tiny, cell, load, load_failing, trainer
 
@@ -73,9 +73,9 @@ def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, metho
 
 @pytest.mark.parametrize("method", [m.name for m in isonomy.methods()])
 def test_every_method_trains(tmp_path, method):
-    for task in "abc" if method in procedures.AFTER_SINGLE else "":
+    for task in "abc" if method in choice.AFTER_SINGLE else "":
         runner.run_cell(cell(plan.single(task), tmp_path, epochs=1), tmp_path, load)
-    one = cell(method, tmp_path, epochs=1, trials=2 if method == procedures.SEARCH else None)
+    one = cell(method, tmp_path, epochs=1, trials=2 if method == choice.SEARCH else None)
     before = Trainer(replace(one, config={**one.config, "procedure": None}), Tiny()).network.state_dict()
     runner.run_cell(one, tmp_path, load)
     after = records.load_checkpoint(tmp_path / one.name)["model"]
@@ -85,10 +85,10 @@ def test_every_method_trains(tmp_path, method):
 
 def test_the_catalogue_gives_every_procedure_its_options():
     for method in isonomy.methods():
-        if method.kind == "procedure" and method.name != procedures.SEARCH:
+        if method.kind == "procedure" and method.name != choice.SEARCH:
             parameters = inspect.signature(type(trainer(method.name).procedure)).parameters
             assert set(parameters) == {"trainer", *method.options}
-    assert set(isonomy.catalogue.find(procedures.SEARCH).options) == {"trials"}
+    assert set(isonomy.catalogue.find(choice.SEARCH).options) == {"trials"}
 
 
 def same(first, second):
@@ -157,7 +157,7 @@ def test_a_linear_schedule_falls_towards_zero_and_a_constant_one_does_not(tmp_pa
         trainer = Trainer(plan.cells(wanted, lambda name, problem=problem: problem)[0], problem)
         rates = []
         for epoch in range(3):
-            runner.train_epoch(trainer, epoch)
+            training.train_epoch(trainer, epoch)
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         assert rates == pytest.approx(expected)
 

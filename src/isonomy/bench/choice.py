@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from isonomy import catalogue
-from isonomy.bench import data, procedures
+from isonomy.bench import data
 from isonomy.errors import IsonomyError
+
+SEARCH = "grid_search"
+# Procedures that learn from the finished single-task runs of their seed.
+AFTER_SINGLE = (SEARCH, "url")
 
 
 def methods(names: Sequence[str], level: str | None, problem: data.Problem) -> tuple[str, ...]:
@@ -35,8 +40,10 @@ def methods(names: Sequence[str], level: str | None, problem: data.Problem) -> t
 
 def _obstacle(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:
     """Why a method cannot be compared on a data set, after "Method 'name' "; None if it can."""
-    if method.kind == "procedure":
-        return procedures.obstacle(method.name, problem)
+    if method.name == "url" and "features" not in problem.levels:
+        return f"distils a shared feature, which data set {problem.name!r} has not: leave the method out."
+    if method.name == SEARCH and find_spec("optuna") is None:
+        return "needs Optuna: pip install 'isonomy[tune]', or leave the method out."
     if usable_level(method, level, problem) is None:
         wanted = repr(level) if level else " or ".join(map(repr, problem.levels))
         return (
@@ -58,11 +65,11 @@ def trials(given: int | None, methods: Sequence[str]) -> int | None:
     Raises:
         IsonomyError: There is no search to make them.
     """
-    if procedures.SEARCH not in methods:
+    if SEARCH not in methods:
         if given is not None:
-            raise IsonomyError(f"--trials is for {procedures.SEARCH}: add it to --methods, or leave --trials out.")
+            raise IsonomyError(f"--trials is for {SEARCH}: add it to --methods, or leave --trials out.")
         return None
-    return given if given is not None else int(catalogue.find(procedures.SEARCH).options["trials"])
+    return given if given is not None else int(catalogue.find(SEARCH).options["trials"])
 
 
 def usable_level(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from isonomy import catalogue
-from isonomy.bench import choice, data, procedures, records
+from isonomy.bench import choice, data, records
 from isonomy.bench.architectures import ARCHITECTURES
 from isonomy.errors import IsonomyError, unknown
 
@@ -85,7 +85,7 @@ class Cell:
     @property
     def waits(self) -> bool:
         """Whether it learns from the finished single-task runs of its seed."""
-        return self.procedure in procedures.AFTER_SINGLE
+        return self.procedure in choice.AFTER_SINGLE
 
     @property
     def length(self) -> int:
@@ -251,7 +251,7 @@ def _trained_by(method: catalogue.Method, plan: Plan, seed: int) -> dict[str, An
         options = {"seed": seed} if "seed" in method.options else {}
         return {"balancer": method.name, "options": options, "procedure": None}
     procedure = {"name": method.name, **method.options}
-    if method.name == procedures.SEARCH:
+    if method.name == choice.SEARCH:
         procedure["trials"] = plan.trials
     # Weights are what a procedure learns, if it learns a balance at all.
     return {"balancer": "fixed", "options": {"weights": [1.0] * len(plan.tasks)}, "procedure": procedure}
@@ -287,7 +287,7 @@ def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
     methods = tuple(dict.fromkeys(["ew", *plan.methods]))
     every = cells(replace(plan, methods=methods, seeds=1), load)
     # A search has no step of its own: it makes whole trainings of plain steps.
-    return [cell for cell in every if cell.method in methods and cell.procedure != procedures.SEARCH]
+    return [cell for cell in every if cell.method in methods and cell.procedure != choice.SEARCH]
 
 
 def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:

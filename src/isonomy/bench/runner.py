@@ -1,26 +1,17 @@
-"""One cell: trains a network with a balancer, epoch by epoch, from its last checkpoint if it has one."""
+"""One cell, trained to its end."""
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from isonomy import engine
-from isonomy.bench import data, procedures, records
+from isonomy.bench import choice, data, records
 from isonomy.bench.plan import Cell
-from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Trainer
-
-# Steps between two looks at the gradients. A look costs a backward pass a task through the heads.
-LOOK_EVERY = 20
+from isonomy.bench.training import train
 
 
 @contextmanager
@@ -32,91 +23,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def train_epoch(trainer: Trainer, number: int) -> records.Json:
-    """Trains one epoch.
-
-    Args:
-        trainer: Of the cell.
-        number: From 0.
-
-    Returns:
-        What ``metrics.jsonl`` says of it, without the validation metrics.
-    """
-    began = time.perf_counter()
-    cell, problem = trainer.cell, trainer.problem
-    total = torch.zeros(len(cell.tasks), device=trainer.fabric.device, dtype=torch.float64)
-    looks: dict[str, list[Any]] = defaultdict(list)
-    trace: list[list[float]] = []
-
-    def look(losses: dict[str, Tensor], feature: Tensor | None) -> None:
-        at = feature if feature is not None else trainer.shared_parameters()
-        gramian = engine.measure(list(losses.values()), at)
-        looks["gradient_norms"].append(gramian.norms.tolist())
-        looks["cosines"].append(gramian.cosines.tolist())
-
-    steps = 0
-    trainer.model.train()
-    # A draw from torch's own generator, wherever it comes from, depends on the epoch and not on the ones before.
-    torch.manual_seed(key(cell.seed, "epoch", number))
-    for steps, batches in enumerate(trainer.begin(number), start=1):
-        looking = steps % LOOK_EVERY == 1
-        total += trainer.step(batches, look if looking else None)
-        if looking:
-            report = trainer.balancer.report
-            looks["loss_weights"].append(report.loss_weights.tolist())
-            if report.weights is not None:
-                looks["weights"].append(report.weights.tolist())
-        if problem.trace_every and steps % problem.trace_every == 0:
-            trace.append(problem.trace(trainer.network))
-    line: records.Json = {
-        "epoch": number + 1,
-        "train_losses": dict(zip(cell.tasks, (total / steps).tolist(), strict=True)),
-    }
-    for name in ("loss_weights", "weights", "gradient_norms"):
-        columns = zip(*looks[name], strict=True)
-        line[name] = dict(zip(cell.tasks, map(fmean, columns), strict=True)) if looks[name] else None
-    line["cosines"] = _mean_matrix(looks["cosines"])
-    if trace:
-        line["trace"] = trace
-    line["seconds"] = time.perf_counter() - began
-    return line
-
-
-def _mean_matrix(matrices: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
-    return [[fmean(entries) for entries in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
-
-
-def train(trainer: Trainer, folder: Path, on_epoch: Callable[[int], None]) -> list[records.Json]:
-    """Trains a network to the end of its budget, from where it was left.
-
-    Args:
-        trainer: Fresh.
-        folder: Where it leaves its configuration, metrics and checkpoints.
-        on_epoch: Called with the number of epochs done: at the start, and after each.
-
-    Returns:
-        The lines of ``metrics.jsonl``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / records.CONFIG, trainer.cell.config)
-    state = records.load_checkpoint(folder, trainer.fabric.device)
-    done = 0
-    if state is not None:
-        trainer.restore(state)
-        done = state["epoch"]
-    lines = records.read_metrics(folder)[:done]
-    on_epoch(done)
-    for epoch in range(done, trainer.cell.config["epochs"]):
-        line = train_epoch(trainer, epoch)
-        line["validation"] = trainer.evaluate("val")
-        trainer.balancer.epoch_end(trainer.scores(line["validation"]), learning_rate=trainer.rate(epoch + 1))
-        lines.append(line)
-        records.write_lines(folder / records.METRICS, lines)
-        records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epoch + 1))
-        on_epoch(epoch + 1)
-    return lines
 
 
 def run_cell(
@@ -136,7 +42,7 @@ def run_cell(
     folder = out / cell.name
     problem = load(cell.config["data"])
     with one_thread():
-        if cell.procedure == procedures.SEARCH:
+        if cell.procedure == choice.SEARCH:
             from isonomy.bench.procedures.grid_search import search  # noqa: PLC0415 - needs Optuna
 
             trainer, lines = search(cell, out, problem, on_epoch)

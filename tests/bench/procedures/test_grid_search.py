@@ -1,12 +1,11 @@
 import json
 import math
-import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from isonomy.bench import plan, procedures, records, runner
+from isonomy.bench import plan, records, runner
 from isonomy.bench.data import Metric, Task
 from isonomy.bench.procedures import grid_search
 from isonomy.bench.procedures.grid_search import HIGHEST, LOWEST, propose
@@ -211,12 +210,3 @@ def test_one_task_is_trained_once(tmp_path):
 def test_without_single_task_runs_it_says_so(tmp_path):
     with pytest.raises(IsonomyError, match="grid_search/0 learns from single_task-a/0, which has not finished"):
         runner.run_cell(cell("grid_search", tmp_path, **FLAGS), tmp_path, load)
-
-
-def test_without_optuna_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(procedures, "find_spec", lambda name: None)
-    assert procedures.obstacle("grid_search", Tiny()) == (
-        "needs Optuna: pip install 'isonomy[tune]', or leave the method out."
-    )
-    assert procedures.obstacle("moml", Tiny()) is None
-    assert "optuna" in sys.modules  # as the search itself has imported it

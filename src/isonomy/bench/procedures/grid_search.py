@@ -29,9 +29,9 @@ import optuna
 
 from isonomy.bench import data, plan, records
 from isonomy.bench.delta import delta_p
-from isonomy.bench.runner import train
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Trainer
+from isonomy.bench.training import train
 from isonomy.errors import IsonomyError
 
 LOWEST, HIGHEST = 0.01, 100.0
