@@ -626,6 +626,13 @@ def test_retain_graph_keeps_the_graph_for_terms_besides_the_losses(level):
     torch.testing.assert_close(trunk_gradient(model), trunk_gradient(fresh))
 
 
+def test_stages_of_a_refused_balancer_can_be_used_again():
+    log = Log()
+    with pytest.raises(IsonomyError, match="2 entries for 3 tasks"):
+        Balancer(log, Fixed([1.0, 2.0]), tasks=3)
+    Balancer(log, tasks=3)
+
+
 @pytest.mark.parametrize("name", [m.name for m in isonomy.methods() if m.stages and m.name != "rotograd"])
 def test_the_default_device_does_not_matter(name):
     def steps(balancer):

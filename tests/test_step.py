@@ -94,3 +94,9 @@ def test_levels_of_a_method_that_reads_gradients():
         balancer.aggregate(torch.eye(2))
     with pytest.raises(IsonomyError, match=r"'OnlyParameters' compares .* pass shared=module or parameters\."):
         Balancer(OnlyParameters(), tasks=2)([feature.sum(), feature.prod()], shared=feature)
+
+
+def test_a_balanced_loss_outside_a_later_stages_domain_is_called_so():
+    balancer = isonomy.build("log+uw", tasks=["a", "b"])
+    with pytest.raises(IsonomyError, match=r"The balanced loss of task 'b' is -0\.693147, and UW needs"):
+        balancer([torch.tensor(2.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)])

@@ -67,9 +67,9 @@ class Balancer(nn.Module):
         checks.require_options(stages, heads, nonfinite, update_every, feature_reduce, own_optimizer)
         for stage in stages:
             stage.setup(len(self.tasks))
+        for stage in stages:  # once all of them fit, so that those of a refused balancer can be used again
             stage.taken = True
-        self.stages = nn.ModuleList(stages)
-        self._stages = stages
+        self.stages, self._stages = nn.ModuleList(stages), stages
         self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
         self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
         self.heads = heads or (self._gradient.heads if self._gradient else "own")

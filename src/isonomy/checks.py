@@ -313,7 +313,7 @@ def all_finite(what: str, fine: Tensor, names: Sequence[str], raises: bool) -> b
     return not unusable
 
 
-def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method: str) -> None:
+def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method: str, what: str = "loss") -> None:
     """Raises an error that names the losses outside a method's domain."""
     if domain == "any":
         return
@@ -323,7 +323,7 @@ def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method:
         name, value = bad[0]
         wanted = "a loss of 0 or more" if domain == "nonnegative" else "a positive loss"
         raise IsonomyError(
-            f"The loss of task {name!r} is {value:.6g}, and {method} needs {wanted}: "
+            f"The {what} of task {name!r} is {value:.6g}, and {method} needs {wanted}: "
             "add a constant that bounds it below, or choose a method without a logarithm or ratio of losses."
         )
 

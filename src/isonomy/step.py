@@ -71,7 +71,8 @@ def balance_losses(
     inputs: list[Tensor] = []
     own: dict[Tensor, Tensor] = {}
     for stage in stages:
-        checks.require_domain(balanced.detach(), names, stage.domain, type(stage).__name__)
+        what = "balanced loss" if inputs else "loss"
+        checks.require_domain(balanced.detach(), names, stage.domain, type(stage).__name__, what)
         inputs.append(balanced.detach())
         copies = {name: parameter.detach().requires_grad_() for name, parameter in stage.named_parameters()}
         own.update(zip(stage.parameters(), copies.values(), strict=True))
