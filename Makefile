@@ -16,7 +16,7 @@ test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow
 
 test-core: $(VENV)-core/done  ## the core's tests where torch is all there is
-	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/test_engine.py tests/test_testing.py
+	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/test_engine.py tests/test_step.py tests/test_testing.py
 
 test-peers: $(VENV)/peers  ## against TorchJD and LibMTL
 	$(VENV)/bin/python -m pytest tests/peers

@@ -33,7 +33,7 @@ class Stage(nn.Module):
         symmetric: Whether permuting the tasks permutes the weights, and nothing else.
         uses: Hooks that the user has to call, of ``"epoch_end"``, ``"validation"`` (``epoch_end`` with metrics) and
             ``"step_losses"`` (``step_end``).
-        lazy: Buffers that are ``None`` until the first step and take the shape of what is loaded.
+        lazy: Buffers that are ``None`` or empty until the first step and take the shape of what is loaded.
         own_lr: Learning rate of the stage's own Adam, for a stage with parameters of its own.
         own_weight_decay: Its weight decay.
         taken: Whether a balancer has the stage already.
@@ -213,7 +213,7 @@ class GradientBalancer(Stage, ABC):
         return weights
 
     def own_gradients(self, measurement: Measurement) -> list[Tensor]:
-        """Gradients for the stage's own parameters, in their order."""
+        """Gradients for the stage's own parameters, in their order; none where there is nothing to learn."""
         return []
 
     def update(self, measurement: Measurement, weights: Any) -> None:

@@ -20,7 +20,7 @@ class AlignedMTL(GradientBalancer):
 
     With J = U S Vᵀ, Q is U Vᵀ, whose condition number is 1, and w = σ U S⁻¹ Uᵀ p. Senushkin et al., "Independent
     Component Alignment for Multi-Task Learning", CVPR 2023. Directions are told apart by angles alone, so
-    the gradient of a task stays in the system however short it is.
+    the gradient of a task stays in the system however short it is, up to norms that differ by 1e12.
 
     Use it where near-parallel or opposed gradients make training unstable; two almost dependent gradients make the
     steps of all tasks short (``scale="min"``).

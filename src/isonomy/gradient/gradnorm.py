@@ -30,7 +30,7 @@ class GradNorm(GradientBalancer):
         own_lr: Learning rate of w.
 
     Raises:
-        IsonomyError: ``alpha`` is negative, ``simplex`` or ``baseline`` unknown.
+        IsonomyError: ``alpha`` is negative or not finite, ``simplex`` or ``baseline`` unknown.
     """
 
     heads = "weighted"
@@ -46,8 +46,8 @@ class GradNorm(GradientBalancer):
         own_lr: float = 0.025,
     ) -> None:
         super().__init__()
-        if not alpha >= 0:
-            raise IsonomyError(f"gradnorm: alpha={alpha!r} must not be negative; the paper uses 1.5.")
+        if not 0 <= alpha < float("inf"):
+            raise IsonomyError(f"gradnorm: alpha={alpha!r} must be 0 or more, and finite; the paper uses 1.5.")
         if simplex not in ("rescale", "softmax"):
             raise unknown("simplex of gradnorm", simplex, ("rescale", "softmax"))
         if baseline not in ("batch", "epoch"):

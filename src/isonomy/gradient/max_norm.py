@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from isonomy.errors import unknown
+from isonomy.errors import IsonomyError, unknown
 from isonomy.stages import GradientBalancer, Measurement
 
 STRATEGIES = ("max", "min", "mean", "median")
@@ -27,13 +27,15 @@ class MaxNorm(GradientBalancer):
         eps: ε.
 
     Raises:
-        IsonomyError: ``alpha`` is unknown.
+        IsonomyError: ``alpha`` is unknown, or ``eps`` negative or not finite.
     """
 
     def __init__(self, alpha: Literal["max", "min", "mean", "median"] = "max", eps: float = 1e-8) -> None:
         super().__init__()
         if alpha not in STRATEGIES:
             raise unknown("alpha of max_norm", alpha, STRATEGIES)
+        if not 0 <= eps < float("inf"):
+            raise IsonomyError(f"max_norm: eps={eps!r} must be 0 or more, and finite; the paper uses 1e-8.")
         self.alpha, self.eps = alpha, eps
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102

@@ -18,8 +18,9 @@ STRATEGIES = {"reduce": (0.0, 1.0), "enlarge": (1.0, torch.inf), "both": (0.0, t
 class MetaBalance(GradientBalancer):
     """Brings the norms of auxiliary gradients near the target's, tensor by tensor: w_t = r m_0 / m_t + 1 − r.
 
-    m_t is a moving average of ‖g_t‖, m_t ← β m_t + (1 − β) ‖g_t‖ from 0, whose bias cancels in the ratio. At a tensor
-    that gets no gradient from the target, weights are 1. He et al., "MetaBalance: Improving Multi-Task Recommendations
+    m_t is a moving average of ‖g_t‖, m_t ← β m_t + (1 − β) ‖g_t‖ from 0, whose bias cancels in the ratio; it is
+    corrected for tasks that had a part in fewer steps than others. At a tensor that gets no gradient from the target,
+    weights are 1. He et al., "MetaBalance: Improving Multi-Task Recommendations
     via Adapting Gradient Magnitudes of Auxiliary Tasks", WWW 2022. Equal tasks, which the paper does not consider, can
     take a statistic as their reference instead.
 
@@ -40,6 +41,7 @@ class MetaBalance(GradientBalancer):
 
     lazy = ("averages",)
     averages: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -70,20 +72,24 @@ class MetaBalance(GradientBalancer):
                 f"give one from 0 to {tasks - 1}."
             )
         self.register_buffer("averages", torch.zeros(0, tasks, dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros(tasks, dtype=torch.int64))
 
     def forward(self, measurement: Measurement) -> Tensor | list[Tensor]:  # noqa: D102
         norms = group_gramians(measurement, "metabalance", len(self.averages)).norms
         every = self.averages.clone() if len(self.averages) else norms.new_zeros(len(norms), self.tasks)
         active = measurement.active
-        averages = self.beta * every[:, active] + (1 - self.beta) * norms
-        every[:, active] = averages
+        every[:, active] = self.beta * every[:, active] + (1 - self.beta) * norms
         self._found = every  # For update, which is called with the same measurement.
-        reference = self._reference(every, averages)
+        steps = self.steps.index_add(0, active, torch.ones_like(active))
+        unbiased = every / (1 - self.beta ** steps.clamp_min(1))
+        averages = unbiased[:, active]
+        reference = self._reference(unbiased, averages)
         weights = (self.relax * reference / averages + (1 - self.relax)).clamp(*STRATEGIES[self.strategy])
         return weigh_groups(measurement, torch.where((norms == 0) | (reference == 0), 1.0, weights))
 
     def update(self, measurement: Measurement, weights: Tensor | list[Tensor]) -> None:  # noqa: D102
         self.averages = self._found
+        self.steps[measurement.active] += 1
 
     def _reference(self, every: Tensor, averages: Tensor) -> Tensor:
         if isinstance(self.reference, int):

@@ -72,7 +72,7 @@ class SDMGrad(GradientBalancer):
         lam: λ ≥ 0; 0 is MGDA, a large one the mean gradient.
         inner: How w is found: by the ``"official"`` code's 20 steps from the last w, or as the ``"exact"`` minimiser of
             one batch, which needs no memory.
-        inner_lr: Length of the official steps, relative to the mean squared gradient norm.
+        inner_lr: Length of the official steps, relative to the square of the mean gradient norm.
 
     Raises:
         IsonomyError: ``lam`` is negative, ``inner`` unknown or ``inner_lr`` not positive.
