@@ -350,6 +350,21 @@ def test_grad_scaler_changes_nothing_but_the_scale(name):
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["graddrop", "rotograd", "mgda"])
+def test_gradients_below_float16_survive_at_a_feature(name):
+    grads = []
+    for dtype, scale in ((torch.float32, 1.0), (torch.float16, 2.0**16)):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        balancer = isonomy.build(name, 2, **({"features": 3} if name == "rotograd" else {}))
+        weight = torch.eye(3, requires_grad=True)
+        z = torch.tensor([[1.0, 2.0, -1.0], [0.5, -1.0, 1.0]]).to(dtype) @ weight.to(dtype)
+        read = [z.float() @ torch.tensor(row) for row in ([3e-9, 2e-8, 1e-9], [1e-8, 1e-8, 2e-9])]
+        scaler.scale(balancer([1 + r.sum() for r in read], shared=z, grad_scaler=scaler)).backward()
+        grads.append(weight.grad / scale * 1e8)
+    assert grads[0].abs().max() > 1
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-2, atol=1e-2)
+
+
 BROKEN = [("db_mtl", "loss"), ("db_mtl", "gradient"), ("uw+imtl_g", "loss"), ("uw+imtl_g", "gradient"), ("uw", "loss")]
 
 
@@ -530,6 +545,19 @@ def test_an_absent_task_keeps_its_own_parameter(name):
         assert parameter[1] == before[1]
     after = balancer._own.optimizers[0].state[parameter].values()
     assert all(a[1] == b[1] for a, b in zip(after, moments, strict=True) if a.ndim)
+
+
+def test_a_task_that_misses_the_first_step_has_no_moments_of_it():
+    # The present tasks' loss depends on the absent one's score, through the softmax.
+    balancer = isonomy.build("gradnorm", ["a", "b", "c"], allow_missing=True, simplex="softmax")
+    theta = torch.ones(2, requires_grad=True)
+    balancer({"a": theta.square().sum(), "b": theta.sum() / 3}, shared=theta)
+    (parameter,) = balancer.parameters()
+    state = balancer._own.optimizers[0].state[parameter]
+    assert parameter[0] != 1
+    assert parameter[2] == 1
+    assert state["exp_avg"][0] != 0
+    assert state["exp_avg"][2] == state["exp_avg_sq"][2] == 0
 
 
 def test_weights_are_measured_anew_for_a_task_that_had_no_part():
@@ -724,6 +752,8 @@ def test_aggregate_keeps_the_dtype_and_equals_the_weights():
     assert aggregate.dtype == torch.float32
     torch.testing.assert_close(aggregate.double(), weights @ jacobian.double())
     assert balancer.report.losses.isnan().all()
+    # A history is float32 at least.
+    assert isonomy.build("db_mtl", 2).aggregate(jacobian.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

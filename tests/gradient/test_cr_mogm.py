@@ -126,10 +126,11 @@ def test_the_aggregate_of_averaged_weights_is_clipped():
         assert float(d.norm()) == pytest.approx(0.5, abs=1e-9)
 
 
-def test_a_step_without_a_solution_leaves_nash_weights_as_they_were():
-    balancer = wrapped(gradient.NashMTL(max_norm=None), tasks=2)
+@pytest.mark.parametrize("weighting", [gradient.NashMTL, gradient.FairGrad])
+def test_a_step_without_a_solution_leaves_the_weights_as_they_were(weighting):
+    balancer = wrapped(weighting(max_norm=None), tasks=2)
     known = balancer.weights(tensor([[4, 0], [0, 1]]))
-    close(known, [0.5, 1], 1e-9)
+    close(known[1], 1, 1e-9)
     close(balancer.weights(tensor([[1, -1], [-1, 1]])), known, 1e-9)
     close(balancer.weights(tensor([[4, 0], [0, 1]])), known, 1e-9)
 

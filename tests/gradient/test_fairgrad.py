@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import isonomy
-from tests.fixtures import A, B, E, M, aggregate, close, jacobians, tensor, weights
+from tests.fixtures import OPPOSED, A, B, E, M, aggregate, close, jacobians, linear, tensor, weights
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,24 @@ def test_heads_get_their_own_gradients():
     m.step(isonomy.build("fairgrad", tasks=3))
     close(m.heads, [2, -2, 6])
     close(m.theta.grad, aggregate("fairgrad", [[2, 0], [0, -1], [2, 2]]), 1e-12)
+
+
+@given(jacobians(regular=True), st.sampled_from([0, 0.25, 0.5, 1, 2, 5, 20]))
+def test_weighted_heads_get_the_weights(J, alpha):
+    theta, heads, losses = linear(J)
+    isonomy.build("fairgrad", len(J), alpha=alpha, heads="weighted")(losses, shared=[theta]).backward()
+    got = torch.stack([head.grad for head in heads])
+    close(got / weights("fairgrad", J, alpha=alpha, max_norm=None), torch.ones(len(J)), 1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1, 2, 5])
+def test_without_a_solution_weighted_heads_keep_the_last_weights(alpha):
+    balancer = isonomy.build("fairgrad", 2, alpha=alpha, heads="weighted")
+    solution = weights("fairgrad", B, alpha=alpha, max_norm=None)
+    for J, wanted in ((OPPOSED, [1, 1]), (B, solution), (OPPOSED, solution)):
+        theta, heads, losses = linear(J)
+        balancer(losses, shared=[theta]).backward()
+        close(torch.stack([head.grad for head in heads]), wanted, 1e-9)
 
 
 @pytest.mark.parametrize(

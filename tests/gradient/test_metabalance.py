@@ -109,11 +109,21 @@ def test_a_missing_target_is_remembered():
         balancer({task: n * theta["abc".index(task)] for task, n in norms.items()}, shared=[theta]).backward()
         return theta.grad
 
-    # Nothing is known of the target's norm, then it is 6; in the third step b's average is (0.171 + 0.1) · 2.
+    # Nothing is known of the target's norm, then it is 6: b, whose norm never changes, gets just that.
     close(step(b=2.0, c=1.0), [0, 2, 1], 1e-12)
-    close(step(a=6.0, b=2.0, c=3.0), [6, 2 * 0.6 / 0.38, 3 * 0.6 / 0.39], 1e-12)
-    close(step(b=2.0), [0, 2 * 0.6 / (0.271 * 2), 0], 1e-12)
+    close(step(a=6.0, b=2.0, c=3.0), [6, 6, 3 * 6 / (0.39 / 0.19)], 1e-12)
+    close(step(b=2.0), [0, 6, 0], 1e-12)
     close(stage_of(balancer).averages, [[0.6, 0.542, 0.39]], 1e-12)
+
+
+@pytest.mark.parametrize("groups", ["model", "tensor"])
+def test_a_task_that_comes_late_is_not_enlarged_for_it(groups):
+    balancer = isonomy.build("metabalance", tasks=["a", "b"], allow_missing=True, groups=groups)
+    for step in range(30):
+        theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        losses = {"a": 2 * theta[0]} | ({"b": 2 * theta[1]} if step == 29 else {})
+        balancer(losses, shared=[theta]).backward()
+    close(theta.grad, [2, 2], 1e-12)
 
 
 def test_a_task_that_falls_silent_at_a_tensor():

@@ -144,7 +144,9 @@ def test_two_tasks_are_bisected_by_four_methods(J):
             assert parallel(d, u.sum(0)) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mgda", "mgda_free", "imtl_g", "nash_mtl", "config", "fairgrad", "upgrad", "dualproj"])
+@pytest.mark.parametrize(
+    "name", ["mgda", "mgda_free", "imtl_g", "nash_mtl", "config", "fairgrad", "upgrad", "dualproj"]
+)
 @given(regular)
 def test_no_task_is_harmed(name, J):
     J = normal(J)
@@ -235,7 +237,10 @@ POSITIONS = {
             "gradnorm": (6e8, 1e8, 1e8),
         },
     ),
-    "one task": ([[3, 4]], dict.fromkeys(SETTINGS, G) | {"cagrad": 1.5 * G, "nash_mtl": G / 5, "fairgrad": (0.35088, 0.46784)}),
+    "one task": (
+        [[3, 4]],
+        dict.fromkeys(SETTINGS, G) | {"cagrad": 1.5 * G, "nash_mtl": G / 5, "fairgrad": (0.35088, 0.46784)},
+    ),
 }
 
 

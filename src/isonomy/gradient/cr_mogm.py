@@ -63,7 +63,7 @@ class CRMOGM(GradientBalancer):
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         self._found = self.weighting(measurement)  # For update, which is called with the same measurement.
-        # Those for heads: where Nash-MTL has no solution, its other weights are huge, and would be for many steps.
+        # Those for heads: where Nash-MTL or FairGrad has no solution, the others are huge, and would be for many steps.
         fresh = self.weighting.head_weights(measurement, self._found)
         last = self.last[measurement.active]
         return torch.where(last.isnan(), fresh, self.momentum * last + (1 - self.momentum) * fresh)

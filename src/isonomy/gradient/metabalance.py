@@ -81,7 +81,7 @@ class MetaBalance(GradientBalancer):
         every[:, active] = self.beta * every[:, active] + (1 - self.beta) * norms
         self._found = every  # For update, which is called with the same measurement.
         steps = self.steps.index_add(0, active, torch.ones_like(active))
-        unbiased = every / (1 - self.beta ** steps.clamp_min(1))
+        unbiased = every / (1 - self.beta ** steps.clamp_min(1).double())
         averages = unbiased[:, active]
         reference = self._reference(unbiased, averages)
         weights = (self.relax * reference / averages + (1 - self.relax)).clamp(*STRATEGIES[self.strategy])
