@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError, unknown
-from isonomy.solvers import project_simplex, share
+from isonomy.solvers import among, project_simplex, share
 from isonomy.stages import GradientBalancer, Measurement
 
 
@@ -56,12 +56,11 @@ class MoCo(GradientBalancer):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
-        w = self.shares[measurement.active]
+        w = among(self.shares, measurement.active)
         rate = self.gamma / (self.steps + 1).double() ** self.gamma_decay
         moved = w - rate * (measurement.gramian.matrix @ w + self.rho * w)
-        total = share(self.shares, measurement.active)
-        return project_simplex(moved, total) if self.simplex == "projection" else total * torch.softmax(moved, 0)
+        return project_simplex(moved) if self.simplex == "projection" else torch.softmax(moved, 0)
 
     def update(self, measurement: Measurement, weights: Tensor) -> None:  # noqa: D102
-        self.shares[measurement.active] = weights
+        self.shares[measurement.active] = weights * share(self.shares, measurement.active)
         self.steps += 1

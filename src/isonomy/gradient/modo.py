@@ -7,7 +7,7 @@ from torch import Tensor
 
 from isonomy.errors import IsonomyError
 from isonomy.gramian import gramian
-from isonomy.solvers import project_simplex, share
+from isonomy.solvers import among, project_simplex, share
 from isonomy.stages import GradientBalancer, Measurement
 
 
@@ -59,9 +59,9 @@ class MoDo(GradientBalancer):
         self.register_buffer("shares", torch.full((tasks,), 1 / tasks, dtype=torch.float64))
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
-        w = self.shares[measurement.active]
+        w = among(self.shares, measurement.active)
         moved = w - self.gamma * (cross_gramian(measurement) @ w + self.rho * w)
-        return project_simplex(moved, share(self.shares, measurement.active))
+        return project_simplex(moved)
 
     def update(self, measurement: Measurement, weights: Tensor) -> None:  # noqa: D102
-        self.shares[measurement.active] = weights
+        self.shares[measurement.active] = weights * share(self.shares, measurement.active)

@@ -10,7 +10,7 @@ from torch import Tensor
 from isonomy.errors import IsonomyError, unknown
 from isonomy.gradient.modo import cross_gramian
 from isonomy.gramian import Gramian, combine
-from isonomy.solvers import min_norm, project_simplex, share
+from isonomy.solvers import among, min_norm, project_simplex, share
 from isonomy.stages import GradientBalancer, Measurement
 
 _STEPS = 20
@@ -37,7 +37,7 @@ def regularised(gramian: Gramian, tasks: int, lam: float) -> Tensor:
     return vanishing.double() / vanishing.sum() if vanishing.any() else min_norm(shifted)
 
 
-def descend(matrix: Tensor, w: Tensor, target: Tensor, total: Tensor, rate: float) -> Tensor:
+def descend(matrix: Tensor, w: Tensor, target: Tensor, rate: float) -> Tensor:
     """The official code's inner loop: 20 projected steps with momentum, on a matrix of mean norm 1.
 
     It is no minimiser: at its rate of 10 it ends on a vertex more often than not.
@@ -46,7 +46,6 @@ def descend(matrix: Tensor, w: Tensor, target: Tensor, total: Tensor, rate: floa
         matrix: J₁J₂ᵀ, shape (K, K).
         w: Where it starts, shape (K,).
         target: λ p, the constant part of the weights, shape (K,).
-        total: Σ w.
         rate: Length of a step.
     """
     scale = matrix.diagonal().clamp_min(0).sqrt().mean() ** 2
@@ -54,7 +53,7 @@ def descend(matrix: Tensor, w: Tensor, target: Tensor, total: Tensor, rate: floa
     velocity = torch.zeros_like(w)
     for _ in range(_STEPS):
         velocity = _MOMENTUM * velocity + matrix @ (w + target)
-        w = project_simplex(w - rate * velocity, total)
+        w = project_simplex(w - rate * velocity)
     return w
 
 
@@ -103,7 +102,7 @@ class SDMGrad(GradientBalancer):
         if self.inner == "exact":
             return (regularised(measurement.gramian, self.tasks, self.lam) + target) / (1 + self.lam)
         matrix, shares, active = (t.cpu() for t in (cross_gramian(measurement), self.shares, measurement.active))
-        found = descend(matrix, shares[active], target.cpu(), share(shares, active), self.inner_lr)
+        found = descend(matrix, among(shares, active), target.cpu(), self.inner_lr)
         # No state: what update() takes up, which sees the aggregate alone.
         self._found = found.to(self.shares.device)
         weights = (self._found + target) / (1 + self.lam)
@@ -112,4 +111,4 @@ class SDMGrad(GradientBalancer):
 
     def update(self, measurement: Measurement, weights: Any) -> None:  # noqa: D102
         if self.inner == "official":
-            self.shares[measurement.active] = self._found
+            self.shares[measurement.active] = self._found * share(self.shares, measurement.active)

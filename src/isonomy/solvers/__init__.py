@@ -6,6 +6,6 @@ from isonomy.solvers.fair import fair, nash
 from isonomy.solvers.kmeans import kmeans
 from isonomy.solvers.min_norm import min_norm
 from isonomy.solvers.nnqp import nnqp
-from isonomy.solvers.simplex import project_simplex, share
+from isonomy.solvers.simplex import among, project_simplex, share
 
-__all__ = ["cagrad", "dual_cone", "fair", "kmeans", "min_norm", "nash", "nnqp", "project_simplex", "share"]
+__all__ = ["among", "cagrad", "dual_cone", "fair", "kmeans", "min_norm", "nash", "nnqp", "project_simplex", "share"]

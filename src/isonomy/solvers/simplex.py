@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 
 
-def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
-    """The point of {w ≥ 0, Σ w = total} nearest to v.
+def project_simplex(v: Tensor) -> Tensor:
+    """The point of {w ≥ 0, Σ w = 1} nearest to v.
 
     It is max(v − τ, 0) for the one τ that makes the sum right. With v in descending order, Σ_{i≤j} (v_i − v_j) does not
-    decrease in j, and the entries for which it exceeds the total become 0. Entries enter by their distance from the
+    decrease in j, and the entries for which it exceeds 1 become 0. Entries enter by their distance from the
     largest alone, so vectors of size 1e30 lose nothing.
 
     Args:
         v: Shape (T,), floating point.
-        total: The sum, 0 or more.
 
     Returns:
         w, shape (T,).
@@ -24,9 +23,24 @@ def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
     ordered = below.sort(descending=True).values
     counts = torch.arange(1, len(v) + 1, dtype=v.dtype, device=v.device)
     sums = ordered.cumsum(0)
-    last = (sums - counts * ordered <= total).sum() - 1
-    tau = (sums[last] - total) / counts[last]
+    last = (sums - counts * ordered <= 1).sum() - 1
+    tau = (sums[last] - 1) / counts[last]
     return (below - tau).clamp_min(0)
+
+
+def among(weights: Tensor, active: Tensor) -> Tensor:
+    """The weights of some tasks, brought to a sum of 1; equal ones where these tasks have none.
+
+    Args:
+        weights: Of all tasks, shape (T,), on the simplex.
+        active: Positions of these tasks, shape (K,).
+
+    Returns:
+        Shape (K,).
+    """
+    chosen = weights[active]
+    total = chosen.sum()
+    return torch.where(total > 0, chosen / total, 1 / len(chosen))
 
 
 def share(weights: Tensor, active: Tensor) -> Tensor:
