@@ -114,6 +114,7 @@ def test_levels_and_needs():
     assert find("db_mtl").needs == ("gramian", "jacobian")
     assert find("graddrop").levels == ("features", "parameters")
     assert find("rotograd").levels == ("features",)
+    assert find("moml").needs == ("validation",)
     assert find("mtadam").needs == ("gramian", "jacobian")
     assert find("moco").kind == "gradient"
     assert find("log+moco").kind == find("db_mtl").kind == "hybrid"

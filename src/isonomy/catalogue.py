@@ -29,6 +29,7 @@ class Method:
             ``isonomy compare``.
         defaults: Options in which the method differs from its stages' defaults; all options of a procedure.
         about: One line on a procedure.
+        uses: What a procedure needs besides the training set.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Method:
     stages: tuple[type[Stage], ...]
     defaults: dict[str, Any] = field(default_factory=dict)
     about: str = ""
+    uses: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -70,8 +72,8 @@ class Method:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What it needs besides the losses, as ``Balancer.needs`` says; nothing of the user for a procedure."""
-        return self._example().needs if self.stages else ()
+        """What it needs besides the losses, as ``Balancer.needs`` says."""
+        return self._example().needs if self.stages else self.uses
 
     def compose(self, options: dict[str, Any]) -> list[Stage]:
         """Its stages with these options; an option goes to every stage that has one of that name.
@@ -171,6 +173,7 @@ CATALOGUE: dict[str, Method] = {
             (),
             {"trials": 12},
             "Searches fixed weights by training again and again, and keeps the best on the validation split.",
+            ("validation",),
         ),
         Method(
             "auto_lambda",
@@ -189,6 +192,7 @@ CATALOGUE: dict[str, Method] = {
             (),
             {"inner_lr": 1e-4, "own_lr": 1e-3, "normalize": "l2"},
             "Learns weights by multi-objective descent on the validation losses after a virtual step.",
+            ("validation",),
         ),
         Method(
             "url",

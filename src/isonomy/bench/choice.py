@@ -50,7 +50,7 @@ def _obstacle(method: catalogue.Method, level: str | None, problem: data.Problem
             f"cannot measure gradients at level {wanted}: use --level {' or '.join(method.levels)}, "
             "or leave the method out."
         )
-    if "validation" in method.needs and any(task.score is None for task in problem.tasks):
+    if method.stages and "validation" in method.needs and any(task.score is None for task in problem.tasks):
         return f"needs a validation score from 0 to 1, which data set {problem.name!r} has not: leave the method out."
     return None
 
