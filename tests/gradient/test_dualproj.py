@@ -50,14 +50,6 @@ def test_a_preference_is_the_mean_that_is_projected(J, seed):
     close(aggregate("dualproj", J, preference=p.tolist()), shortest_above(J @ J.T, p) @ J, 1e-8)
 
 
-def test_a_task_that_is_missing_takes_its_preference_along():
-    J = tensor(B)
-    balancer = isonomy.build("dualproj", tasks=["a", "b", "c"], preference=[3, 1, 2], allow_missing=True)
-    theta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    balancer({"b": J[0] @ theta, "c": J[1] @ theta}, shared=[theta]).backward()
-    close(theta.grad, aggregate("dualproj", J, preference=[1, 2]), 1e-12)
-
-
 def test_heads_get_their_own_gradients():
     m = M()
     m.step(isonomy.build("dualproj", tasks=3))

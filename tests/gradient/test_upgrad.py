@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import isonomy
-from tests.fixtures import A, B, E, F, M, aggregate, close, jacobians, random_jacobian, tensor, weights
+from tests.fixtures import A, B, E, F, M, aggregate, close, jacobians, random_jacobian, weights
 
 
 def shortest_above(G, u):
@@ -80,23 +80,8 @@ def test_a_preference_weighs_the_projections(J, seed):
     close(weights("upgrad", J, preference=[1 / len(J)] * len(J)), weights("upgrad", J), 0)
 
 
-def test_a_preference_belongs_to_a_task_and_not_to_a_position_in_the_batch():
-    J = tensor(B)
-    balancer = isonomy.build("upgrad", tasks=["a", "b", "c"], preference=[3, 1, 2], allow_missing=True)
-    theta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    balancer({"b": J[0] @ theta, "c": J[1] @ theta}, shared=[theta]).backward()
-    close(theta.grad, aggregate("upgrad", J, preference=[1, 2]), 1e-12)
-
-
 def test_heads_get_their_own_gradients():
     m = M()
     m.step(isonomy.build("upgrad", tasks=3))
     close(m.heads, [2, -2, 6])
     close(m.theta.grad, aggregate("upgrad", [[2, 0], [0, -1], [2, 2]]), 1e-12)
-
-
-@pytest.mark.parametrize("preference", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]])
-@pytest.mark.parametrize("name", ["upgrad", "dualproj"])
-def test_unusable_preferences(name, preference):
-    with pytest.raises(isonomy.IsonomyError, match=f"{name}: preference"):
-        isonomy.build(name, tasks=2, preference=preference)

@@ -19,7 +19,8 @@ from tests.fixtures import B, E, F, aggregate, close, parallel, random_jacobian,
 
 spec = importlib.util.find_spec("LibMTL")
 if spec is None:
-    pytest.skip("LibMTL is not installed", allow_module_level=True)
+    # An optional peer: importorskip cannot be asked, since the package itself does not import.
+    pytest.skip("LibMTL is not installed: `make test-peers` installs it", allow_module_level=True)
 package = sys.modules.setdefault("LibMTL", types.ModuleType("LibMTL"))
 package.__path__ = list(spec.submodule_search_locations)
 weighting = importlib.import_module("LibMTL.weighting")

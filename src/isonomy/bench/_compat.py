@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-from torch import library
+from torch.library import Library
 
-# Kept alive: the operators vanish with the library that declares them.
-_library: library.Library | None = None
+# Kept alive: the operators vanish with the object that declares them.
+_operators: Library | None = None
 
 
 def repair_torchvision() -> bool:
@@ -23,9 +23,9 @@ def repair_torchvision() -> bool:
     Returns:
         Whether it had to.
     """
-    global _library  # noqa: PLW0603 - once a process
-    if _library is not None or importlib.util.find_spec("torchvision") is None:
-        return _library is not None
+    global _operators  # noqa: PLW0603 - once a process
+    if _operators is not None or importlib.util.find_spec("torchvision") is None:
+        return _operators is not None
     try:
         import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: F401, PLC0415
     except RuntimeError as error:
@@ -33,8 +33,8 @@ def repair_torchvision() -> bool:
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        _library = library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        _operators = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            _library.define(schema)  # type: ignore[no-untyped-call]
-    return _library is not None
+            _operators.define(schema)  # type: ignore[no-untyped-call]
+    return _operators is not None

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import unknown
-from isonomy.gradient.preference import Preference
-from isonomy.stages import GradientBalancer, Measurement
+from isonomy.gradient.preference import Preferring
+from isonomy.stages import Measurement
 
 SCALES = ("min", "rmse", "median")
 
 
-class AlignedMTL(GradientBalancer):
+class AlignedMTL(Preferring):
     """Sums the closest gradients that are orthogonal and equally long: g = σ Σ p_t q_t, with Q the polar factor of J.
 
     With J = U S Vᵀ, Q is U Vᵀ, whose condition number is 1, and w = σ U S⁻¹ Uᵀ p. Senushkin et al., "Independent
@@ -37,18 +37,15 @@ class AlignedMTL(GradientBalancer):
             zeros, or not one number for every task.
     """
 
+    method = "aligned_mtl"
+
     def __init__(
         self, scale: Literal["min", "rmse", "median"] = "min", preference: Sequence[float] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(preference)
         if scale not in SCALES:
             raise unknown("scale of aligned_mtl", scale, SCALES)
-        self.scale, self.preference = scale, Preference("aligned_mtl", preference)
-        self.symmetric = preference is None
-
-    def setup(self, tasks: int) -> None:  # noqa: D102
-        super().setup(tasks)
-        self.preference.setup(tasks)
+        self.scale = scale
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms.cpu(), measurement.gramian.cosines.cpu()
@@ -58,7 +55,7 @@ class AlignedMTL(GradientBalancer):
         roots = torch.where(values > 1e-10 * values[-1], values.sqrt(), 0.0)
         U, s, Vh = torch.linalg.svd(lengths[:, None] * vectors * roots)
         kept = s > 1e-12 * s[0]
-        aggregate = self._length(s[kept]) * (self.preference.of(measurement.active) @ U[:, kept] @ Vh[kept])
+        aggregate = self._length(s[kept]) * (self.preference(measurement.active) @ U[:, kept] @ Vh[kept])
         weights: Tensor = (vectors @ torch.where(roots > 0, aggregate / roots, 0.0)) / lengths
         return weights.to(measurement.gramian.norms.device)
 

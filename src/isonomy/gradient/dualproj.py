@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from isonomy.gradient.preference import Preference
+from isonomy.gradient.preference import Preferring
 from isonomy.solvers import dual_cone
-from isonomy.stages import GradientBalancer, Measurement
+from isonomy.stages import Measurement
 
 
-class DualProj(GradientBalancer):
+class DualProj(Preferring):
     """Projects the mean gradient on the directions that harm no task: min ‖d − Σ p_t g_t‖² with J d ≥ 0.
 
     w ≥ p, and without a conflict d is the mean. Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual
@@ -29,14 +27,7 @@ class DualProj(GradientBalancer):
             for every task.
     """
 
-    def __init__(self, preference: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self.preference = Preference("dualproj", preference)
-        self.symmetric = preference is None
-
-    def setup(self, tasks: int) -> None:  # noqa: D102
-        super().setup(tasks)
-        self.preference.setup(tasks)
+    method = "dualproj"
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
-        return dual_cone(measurement.gramian, self.preference.of(measurement.active)[None])[0]
+        return dual_cone(measurement.gramian, self.preference(measurement.active)[None])[0]

@@ -8,39 +8,41 @@ import torch
 from torch import Tensor
 
 from isonomy.errors import IsonomyError
+from isonomy.stages import GradientBalancer
 
 
-class Preference:
-    """p, one number a task; 1/T for each unless it is given.
+class Preferring(GradientBalancer):
+    """A gradient balancer with a preference p, one number a task; 1/T for each unless it is given.
+
+    Attributes:
+        method: The name for errors.
 
     Args:
-        method: The name for errors.
-        values: Finite numbers of 0 or more, not all 0, in task order; None for 1/T.
+        preference: Finite numbers of 0 or more, not all 0, in task order; None for 1/T.
 
     Raises:
-        IsonomyError: ``values`` holds another number.
+        IsonomyError: ``preference`` holds another number, or there is not one for every task.
     """
 
-    def __init__(self, method: str, values: Sequence[float] | None) -> None:
-        if values is not None and not (all(0 <= p < float("inf") for p in values) and any(values)):
+    method: str
+
+    def __init__(self, preference: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if preference is not None and not (all(0 <= p < float("inf") for p in preference) and any(preference)):
             raise IsonomyError(
-                f"{method}: preference={list(values)!r} must hold finite numbers of 0 or more, not all 0."
+                f"{self.method}: preference={list(preference)!r} must hold finite numbers of 0 or more, not all 0."
             )
-        self.method, self.values = method, values
+        self.given = preference
+        self.symmetric = preference is None
 
-    def setup(self, tasks: int) -> None:
-        """Fixes the number of tasks.
-
-        Raises:
-            IsonomyError: There is not one number for every task.
-        """
-        values = [1 / tasks] * tasks if self.values is None else list(self.values)
-        if len(values) != tasks:
+    def setup(self, tasks: int) -> None:  # noqa: D102
+        super().setup(tasks)
+        if self.given is not None and len(self.given) != tasks:
             raise IsonomyError(
-                f"{self.method}: preference has {len(values)} entries for {tasks} tasks; give one a task."
+                f"{self.method}: preference has {len(self.given)} entries for {tasks} tasks; give one a task."
             )
-        self.p = torch.tensor(values, dtype=torch.float64, device="cpu")
 
-    def of(self, active: Tensor) -> Tensor:
+    def preference(self, active: Tensor) -> Tensor:
         """The p of the tasks at the positions ``active``, shape (K,), on the CPU."""
-        return self.p[active.cpu()]
+        p = [1 / self.tasks] * self.tasks if self.given is None else self.given
+        return torch.tensor(p, dtype=torch.float64, device="cpu")[active.cpu()]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from isonomy.gradient.preference import Preference
+from isonomy.gradient.preference import Preferring
 from isonomy.solvers import dual_cone
-from isonomy.stages import GradientBalancer, Measurement
+from isonomy.stages import Measurement
 
 
-class UPGrad(GradientBalancer):
+class UPGrad(Preferring):
     """Projects each task's gradient on the directions that harm no task and averages: d = Σ p_t π(g_t), J π(g) ≥ 0.
 
     d is linear in the lengths of the gradients, w ≥ p, and without a conflict d is the mean. Quinton and Rey,
@@ -29,14 +27,7 @@ class UPGrad(GradientBalancer):
             for every task.
     """
 
-    def __init__(self, preference: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self.preference = Preference("upgrad", preference)
-        self.symmetric = preference is None
-
-    def setup(self, tasks: int) -> None:  # noqa: D102
-        super().setup(tasks)
-        self.preference.setup(tasks)
+    method = "upgrad"
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
-        return dual_cone(measurement.gramian, self.preference.of(measurement.active).diag()).sum(0)
+        return dual_cone(measurement.gramian, self.preference(measurement.active).diag()).sum(0)
