@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
-CORE = src/isonomy/*.py src/isonomy/loss src/isonomy/smoothing src/isonomy/gradient src/isonomy/solvers
 
 .PHONY: demo test test-slow test-core test-peers check docs clean
 
@@ -16,7 +15,7 @@ test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow
 
 test-core: $(VENV)-core/done  ## the core's tests where torch is all there is
-	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/test_engine.py tests/test_step.py tests/test_testing.py
+	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/engine tests/test_step.py tests/test_testing.py
 
 test-peers: $(VENV)/peers  ## against TorchJD and LibMTL
 	$(VENV)/bin/python -m pytest tests/peers

@@ -1,0 +1,28 @@
+"""Task gradients at features or parameters, and the scalar that hands the finished ones to ``backward``."""
+
+from isonomy.engine.gradients import (
+    accumulated,
+    blocked,
+    leaf_gradients,
+    measure,
+    pull,
+    rows_at,
+    task_gradients,
+)
+from isonomy.engine.graph import Graph, as_tensors, level_of, trace
+from isonomy.engine.handover import hand_over
+
+__all__ = [
+    "Graph",
+    "accumulated",
+    "as_tensors",
+    "blocked",
+    "hand_over",
+    "leaf_gradients",
+    "level_of",
+    "measure",
+    "pull",
+    "rows_at",
+    "task_gradients",
+    "trace",
+]

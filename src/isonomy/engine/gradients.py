@@ -1,0 +1,131 @@
+"""Task gradients at features or parameters, by one backward pass a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isonomy.engine.graph import Graph, as_tensors, edge_of, trace
+from isonomy.errors import IsonomyError
+from isonomy.gramian import Gramian, gramian
+
+
+def pull(
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], inputs: Sequence[Tensor], retain: bool = False
+) -> list[Tensor | None]:
+    """Gradients of Σ seed_k · loss_k with respect to the inputs; None for an input that no loss reaches."""
+    if not inputs:
+        return []
+    # Hooks of these tensors see the balanced gradient, once, when it is handed over.
+    hooks = [tensor._backward_hooks for tensor in inputs if tensor._backward_hooks]
+    kept = [dict(registered) for registered in hooks]
+    for registered in hooks:
+        registered.clear()
+    try:
+        return list(torch.autograd.grad(losses, inputs, grad_outputs=seeds, retain_graph=retain, allow_unused=True))
+    finally:
+        for registered, before in zip(hooks, kept, strict=True):
+            registered.update(before)
+
+
+def task_gradients(
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph
+) -> tuple[list[list[Tensor]], list[dict[Tensor, Tensor]]]:
+    """One backward pass a task: its gradient at the shared tensors and at its head.
+
+    Args:
+        losses: K losses.
+        seeds: What each is multiplied by, 0-d tensors.
+        graph: Of the losses.
+
+    Returns:
+        K rows of J, with zeros where a task does not reach a tensor, and for each task the gradients of its head.
+    """
+    rows: list[list[Tensor]] = []
+    heads: list[dict[Tensor, Tensor]] = []
+    size = len(graph.shared)
+    with blocked(graph):
+        for position, (loss, seed, leaves) in enumerate(zip(losses, seeds, graph.heads, strict=True)):
+            last = position == len(losses) - 1 and graph.level == "parameters"
+            gradients = pull(
+                [loss], [seed], [*graph.shared, *leaves], retain=graph.retain or (graph.entangled and not last)
+            )
+            rows.append(_filled(graph.shared, gradients[:size]))
+            heads.append({leaf: g for leaf, g in zip(leaves, gradients[size:], strict=True) if g is not None})
+    return rows, heads
+
+
+@contextmanager
+def blocked(graph: Graph) -> Iterator[None]:
+    """Keeps backward passes of the losses from running below the shared features.
+
+    A feature that depends on another, as the stages of a backbone do, would otherwise get the other's share too, once
+    here and once when the trunk is run backward.
+    """
+
+    def hook(number: int) -> Any:
+        return lambda grads: tuple(None if index == number else g for index, g in enumerate(grads))
+
+    edges = [edge_of(tensor) for tensor in graph.shared] if graph.level == "features" else []
+    handles = [node.register_prehook(hook(number)) for node, number in edges]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rows_at(losses: Sequence[Tensor], seeds: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The rows of J at any tensors, one backward pass a task; the graph stays."""
+    return [
+        _filled(tensors, pull([loss], [seed], tensors, retain=True)) for loss, seed in zip(losses, seeds, strict=True)
+    ]
+
+
+def _filled(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    if any(g is not None and g.layout != torch.strided for g in gradients):
+        raise IsonomyError("shared= holds a parameter with sparse gradients: pass shared=feature, or use sparse=False.")
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
+
+
+def accumulated(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> dict[Tensor, Tensor]:
+    """Sums of gradients by tensor; a gradient of None counts as no gradient."""
+    sums: dict[Tensor, Tensor] = {}
+    for tensor, gradient in pairs:
+        if gradient is not None:
+            sums[tensor] = sums[tensor] + gradient if tensor in sums else gradient
+    return sums
+
+
+def leaf_gradients(losses: Sequence[Tensor], value: float, own: Iterable[Tensor] = ()) -> dict[Tensor, Tensor]:
+    """The same number as the gradient of everything the losses reach, and of a method's own parameters."""
+    graph = trace(losses, None)
+    leaves = dict.fromkeys([*graph.shared, *(leaf for head in graph.heads for leaf in head)])
+    leaves |= dict.fromkeys(parameter for parameter in own if parameter.requires_grad)
+    return {leaf: torch.full_like(leaf, value) for leaf in leaves}
+
+
+def measure(losses: Sequence[Tensor], shared: object) -> Gramian:
+    """The gramian of the task gradients, for looking: changes nothing and keeps the graph.
+
+    Args:
+        losses: T scalar losses.
+        shared: A feature, a module or parameters, as for ``Balancer``.
+
+    Returns:
+        Norms (T,) and cosines (T, T) of the gradients of the losses at ``shared``.
+
+    Raises:
+        IsonomyError: ``shared`` is not a tensor, a module or parameters, or a loss does not reach it.
+    """
+    graph = trace(losses, as_tensors("shared", shared))
+    if not all(graph.reached):
+        raise IsonomyError(
+            f"shared= is not reached by loss {graph.reached.index(False)}: pass the feature that its head reads."
+        )
+    with blocked(graph):
+        return Gramian.of(gramian(rows_at(losses, [torch.ones_like(loss) for loss in losses], graph.shared)))

@@ -1,0 +1,179 @@
+"""What the losses reach: the tensors where the tasks meet, and each task's head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+from isonomy.errors import IsonomyError
+from isonomy.stages import Level
+
+Edge = tuple[Node, int]
+
+
+@dataclass
+class Graph:
+    """What the losses reach.
+
+    Attributes:
+        shared: The tensors at which the tasks meet, features or parameters, in the order in which they were given.
+        used: For each of these, whether some loss reaches it.
+        level: Which of the two they are.
+        reached: For each loss, whether it reaches any of ``shared``.
+        heads: For each loss, the other leaves it reaches.
+        entangled: Whether a task's backward pass runs through nodes that are needed again: by another task or, when a
+            feature or a head's weight depends on another feature, by the trunk.
+        past: For each loss, whether it reads the trunk past the shared features.
+        static: Whether the losses come out of ``DistributedDataParallel(static_graph=True)`` for the first time.
+        retain: Whether the user wants the graphs to stay.
+    """
+
+    shared: list[Tensor]
+    used: list[bool]
+    level: Level
+    reached: list[bool]
+    heads: list[list[Tensor]]
+    entangled: bool
+    past: list[bool]
+    static: bool
+    retain: bool
+
+
+def level_of(shared: Sequence[Tensor]) -> Level:
+    """Features are computed, parameters are leaves of the graph."""
+    return "parameters" if all(tensor.is_leaf for tensor in shared) else "features"
+
+
+def as_tensors(what: str, value: object) -> list[Tensor]:
+    """A tensor, a module or an iterable of tensors as a list of tensors that need gradients.
+
+    Args:
+        what: The argument's name, for the error.
+        value: What the user passed.
+
+    Raises:
+        IsonomyError: It is none of these, holds nothing that needs a gradient, or mixes features and parameters.
+    """
+    tensors: list[Any]
+    if isinstance(value, Tensor):
+        tensors = [value]
+    elif isinstance(value, nn.Module):
+        tensors = [parameter for parameter in value.parameters() if parameter.requires_grad]
+    else:
+        try:
+            tensors = list(value)  # type: ignore[call-overload]
+        except TypeError:
+            tensors = [value]
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise IsonomyError(
+                    f"{what}= holds a {type(tensor).__name__}: pass the shared feature (a tensor), a module or "
+                    "parameters."
+                )
+        if all(tensor.is_leaf for tensor in tensors):
+            tensors = [tensor for tensor in tensors if tensor.requires_grad]
+    tensors = list({id(tensor): tensor for tensor in tensors}.values())
+    if not tensors:
+        raise IsonomyError(
+            f"{what}= holds no parameter that needs a gradient: unfreeze one, or pass the shared feature."
+        )
+    if len({tensor.is_leaf for tensor in tensors}) > 1:
+        raise IsonomyError(f"{what}= mixes features and parameters: pass either, the gramian is taken at one level.")
+    for tensor in tensors:
+        if not tensor.requires_grad:
+            raise IsonomyError(
+                f"{what}= is a tensor that needs no gradient: it is detached or was computed under no_grad; "
+                "pass the feature as the encoder returned it."
+            )
+    return tensors
+
+
+def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: bool = False) -> Graph:
+    """Walks the losses' graphs down to the shared tensors.
+
+    Args:
+        losses: K losses.
+        shared: Where the tasks meet; None for the leaves that two or more losses reach (all leaves if there is one
+            loss).
+        retain: Whether the graphs are to stay.
+    """
+    stops = {} if shared is None else {edge_of(tensor): tensor for tensor in shared}
+    leaves: list[dict[Tensor, None]] = []
+    nodes: list[set[Node]] = []
+    touched: list[set[Edge]] = []
+    for loss in losses:
+        found: dict[Tensor, None] = {}
+        inner: set[Node] = set()
+        met: set[Edge] = set()
+        for edge in walk(edge_of(loss), stops):
+            if edge in stops:
+                met.add(edge)
+            elif (leaf := leaf_of(edge[0])) is not None:
+                found[leaf] = None
+            else:
+                inner.add(edge[0])
+        leaves.append(found)
+        nodes.append(inner)
+        touched.append(met)
+
+    if shared is None:
+        every = {leaf: sum(leaf in found for found in leaves) for found in leaves for leaf in found}
+        common = {leaf for leaf, count in every.items() if count > 1 or len(losses) == 1}
+        order = [leaf for leaf in every if leaf in common]
+        heads = [[leaf for leaf in found if leaf not in common] for found in leaves]
+        reached = [any(leaf in common for leaf in found) for found in leaves]
+        used = [True] * len(order)
+        return Graph(order, used, "parameters", reached, heads, True, [False] * len(losses), _static(nodes), retain)
+
+    level = level_of(shared)
+    entangled = sum(map(len, nodes)) > len(set().union(*nodes))
+    past = [False] * len(losses)
+    if level == "features":
+        below = [edge for tensor in shared for edge in walk(edge_of(tensor), {}) if edge != edge_of(tensor)]
+        trunk = {edge[0] for edge in below} | {edge[0] for edge in stops}
+        tied = {leaf_of(node) for node in trunk}
+        past = [not trunk.isdisjoint(inner) for inner in nodes]
+        entangled |= any(edge in stops for edge in below) or any(not tied.isdisjoint(found) for found in leaves)
+    met_by_any = set().union(*touched)
+    used = [edge in met_by_any for edge in stops]
+    reached, heads = [bool(met) for met in touched], [list(found) for found in leaves]
+    return Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), retain)
+
+
+def _static(nodes: Sequence[set[Node]]) -> bool:
+    """Whether a DDP model with a static graph waits for its first backward pass."""
+    sinks = [node for inner in nodes for node in inner if type(node).__name__ == "_DDPSinkBackward"]
+    return any(getattr(sink.ddp_weakref(), "static_graph", False) for sink in sinks)  # type: ignore[attr-defined]
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """The edge of the graph that a tensor came out of."""
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """The tensor whose ``.grad`` a node writes, if it is such a node."""
+    # A user's own autograd.Function may have an attribute called variable too.
+    return node.variable if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined]
+
+
+def walk(root: Edge, stops: dict[Edge, Tensor]) -> Iterator[Edge]:
+    """Every edge below a root, once; does not go below the stops."""
+    stack = [root]
+    seen: set[Edge] = set(stack)
+    entered: set[Node] = set()
+    while stack:
+        edge = stack.pop()
+        yield edge
+        if edge in stops or edge[0] in entered:
+            continue
+        entered.add(edge[0])
+        for node, number in edge[0].next_functions:
+            if node is not None and (node, number) not in seen:
+                seen.add((node, number))
+                stack.append((node, number))
