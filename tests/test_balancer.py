@@ -766,7 +766,7 @@ def test_aggregate_keeps_the_dtype_and_equals_the_weights():
         ((nn.Linear(1, 1),), {}, "Linear"),
         ((Log(),) * 2, {}, "Log .* twice"),
         ((EW(),), {"heads": "mine"}, "'mine'"),
-        ((EW(),), {"nonfinite": "ignore"}, "'ignore'"),
+        ((EW(),), {"nonfinite": "zero"}, "'zero'"),
         ((EW(),), {"feature_reduce": "sum"}, "'batch_sum'"),
         ((EW(),), {"update_every": 0}, "update_every=0"),
         ((EMA(), MaxNorm()), {"update_every": 2}, "every step"),

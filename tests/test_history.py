@@ -56,7 +56,7 @@ def test_views_write_into_the_history():
 
 def test_blend_moves_the_active_rows_alone():
     kept = tensor([[1, 1], [2, 2], [3, 3]])
-    moved = blend(kept, [[tensor([5, 0])], [tensor([1, 1])]], torch.tensor([2, 0]), [0.5, 0.25])
+    moved = blend(kept, [[tensor([5, 0])], [tensor([1, 1])]], torch.tensor([2, 0]), tensor([0.5, 0.25]))
     close(kept, [[1, 1], [2, 2], [4, 1.5]], 1e-15)
     close(moved[0][0], [4, 1.5], 1e-15)
     assert moved[0][0].data_ptr() == kept[2].data_ptr()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isonomy import checks, distributed, engine
+from isonomy import checks, distributed, engine, reading
+from isonomy.doubts import Doubts, NonFinite
 from isonomy.errors import IsonomyError
 from isonomy.gramian import Gramian, Rows, finite, gramian
 from isonomy.own import OwnOptimizers
@@ -55,7 +56,7 @@ class Balancer(nn.Module):
         *stages: Stage,
         tasks: int | Sequence[str],
         heads: Heads | None = None,
-        nonfinite: Literal["raise", "skip"] = "raise",
+        nonfinite: NonFinite = "raise",
         allow_missing: bool = False,
         update_every: int = 1,
         feature_reduce: FeatureReduce = "flatten",
@@ -78,6 +79,7 @@ class Balancer(nn.Module):
         # The weights of the last measured step, at the shared parameters and at the heads; NaN for who had no part.
         self.register_buffer("held", torch.full((2, len(self.tasks)), torch.nan, dtype=torch.float64))
         self.steps = 0
+        self._everyone = torch.arange(len(self.tasks))
         # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
         self.requires_grad_(not own_optimizer)
         self._own = OwnOptimizers(stages if own_optimizer else (), len(self.tasks))
@@ -121,6 +123,7 @@ class Balancer(nn.Module):
             raise IsonomyError("There is no report before the first step: call the balancer on a batch's losses first.")
         return self._report
 
+    @torch._compile._disable_dynamo  # Walks graphs, which cannot be traced: a compiler pauses here.
     def forward(
         self,
         losses: Losses | Sequence[Losses],
@@ -151,45 +154,56 @@ class Balancer(nn.Module):
             IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; no gradient and no state has
                 changed then (the graphs are used up when a gradient is not finite).
         """
-        positions, batches = checks.read_batches(losses, self.tasks, self.allow_missing, self.batches)
-        flat = [loss for batch in batches for loss in batch]
+        learns, graph = self.training and torch.is_grad_enabled(), None
+        with distributed.together(learns) as reached:
+            positions, batches = reading.read_batches(losses, self.tasks, self.allow_missing, self.batches)
+            names = [self.tasks[position] for position in positions]
+            flat = [loss for batch in batches for loss in batch]
+            if learns:
+                checks.require_graph(flat, names * len(batches))
+                checks.require_everywhere(names, self.tasks, distributed.world_size())
+            if learns and self._gradient is not None:
+                graph = self._trace(flat, names * len(batches), shared, probe is not None, retain_graph)
+                reached.extend(graph.used if graph.level == "parameters" else ())
         total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]).sum() / len(batches)
-        if not (self.training and torch.is_grad_enabled()):
+        if not learns:
             return total
-        names = [self.tasks[position] for position in positions]
-        every = names * len(batches)
-        checks.require_graph(flat, every)
-        checks.require_everywhere(names, self.tasks, distributed.world_size())
         self._follow(total.device)
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
         values = distributed.mean(torch.stack([loss.detach().double() for loss in flat]).view(len(batches), -1).mean(0))
-        if not checks.all_finite("loss", values.isfinite(), names, self.nonfinite == "raise" and not scaled):
-            return engine.hand_over(
-                total, engine.leaf_gradients(flat, torch.nan if scaled else 0.0, self.parameters()), scale
-            )
-        active = torch.tensor(positions, device=total.device)
-        step = balance_losses(self._loss, flat, values, active, names)
-        if self._gradient is None:
+        doubts = Doubts(names, "skip" if scaled else self.nonfinite)
+        if not doubts.finite("loss", values.isfinite()):
+            return engine.hand_over(total, self._nothing(flat, scaled), scale)
+        step = balance_losses(self._loss, flat, values, self._positions(positions), doubts)
+        if self._gradient is None or graph is None:
+            if not doubts.settle():
+                return engine.hand_over(total, self._nothing(flat, scaled), scale)
             gradients = engine.accumulated(zip(flat, step.seeds(1.0), strict=True))
             self._commit(step)
             return engine.hand_over(total, gradients | step.own_gradients(1.0))
 
         step.scale, step.scaled = scale, scaled
-        checks.require_domain(values, names, self._gradient.domain, type(self._gradient).__name__)
-        graph = engine.trace(flat, None if shared is None else engine.as_tensors("shared", shared), retain_graph)
-        checks.require_reach("shared" if shared is not None else None, graph.reached, every)
-        checks.require_graph_fits(graph, every)
-        checks.require_level(graph.level, self.levels, self._stages, probe is not None, shared is not None)
-        if self.steps % self.update_every and not self.held[:, active].isnan().any():
-            found = Weighed(self.held[0, active], self.held[1, active], self.heads)
+        doubts.domain(values, self._gradient.domain, type(self._gradient).__name__)
+        if self.steps % self.update_every and not self.held[:, step.active].isnan().any():
+            found = Weighed(self.held[0, step.active], self.held[1, step.active], self.heads)
             gradients = known_gradients(step, graph, found)
             self._commit(step, found)
         else:
             at = None if probe is None else engine.as_tensors("probe", probe)
-            checks.require_reach("probe", graph.reached if at is None else engine.trace(flat, at).reached, every)
+            checks.require_reach("probe", graph if at is None else engine.trace(flat, at), names * len(batches))
             gradients = self._measure(self._gradient, step, graph, at)
         return engine.hand_over(total, gradients | step.own_gradients(scale), scale)
+
+    def _trace(
+        self, losses: list[Tensor], names: list[str], shared: Shared, probed: bool, retain: bool
+    ) -> engine.Graph:
+        """What the losses reach, if the method can balance there."""
+        graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared), retain)
+        checks.require_reach(None if shared is None else "shared", graph, names)
+        checks.require_graph_fits(graph, names)
+        checks.require_level(graph.level, self.levels, self._stages, probed, shared is not None)
+        return graph
 
     def _measure(
         self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
@@ -201,20 +215,22 @@ class Balancer(nn.Module):
             rows, heads = engine.task_gradients(step.losses, step.seeds(1.0), graph)
         else:
             rows, heads = engine.rows_at(step.losses, step.seeds(1.0), probe), []
+        whole = bool(self._smoothing) or balancer.jacobian
         if level == "parameters":
-            rows = distributed.mean_rows(rows)
-        jacobian = None
-        if self._smoothing or balancer.jacobian:
-            jacobian, scale = jacobian_of(step, rows, graph), 1.0
-            rows = jacobian.rows
+            rows = distributed.mean_rows(rows) if whole else distributed.scatter_rows(rows)
+        jacobian = jacobian_of(step, rows, graph) if whole else None
+        if jacobian is not None:
+            rows, scale = jacobian.rows, 1.0
         if self._smoothing:
-            fine = finite(rows)
+            step.doubts.finite("gradient", finite(rows))
         else:
-            gram = observe(rows, level, scale, self.feature_reduce)
-            fine = gram.norms.isfinite()
-        if not checks.all_finite("gradient", fine, step.names, self.nonfinite == "raise" and not step.scaled):
+            gram = observe(rows, level, scale, self.feature_reduce, sliced=not whole)
+            step.doubts.finite("gradient", gram.norms.isfinite())
+        if step.scaled and heads:  # Where a head alone overflows, the step is skipped as well.
+            step.doubts.finite("gradient", step.heads_finite(heads))
+        if not step.doubts.settle():
             step.own.clear()
-            return engine.leaf_gradients(step.losses, torch.nan if step.scaled else 0.0, self.parameters())
+            return self._nothing(step.losses, step.scaled)
         if self._smoothing:
             for smoothing in self._smoothing:
                 rows = smoothing(rows, step.active)
@@ -224,9 +240,17 @@ class Balancer(nn.Module):
         self._commit(step, found, gram)
         if probe is not None:
             return known_gradients(step, graph, found)
-        shared = found.combine(rows, step.scale / scale, graph.shared)
+        shared = found.combine(rows, step.scale / scale, graph.shared, sliced=level == "parameters" and not whole)
         met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
         return engine.accumulated([*met, *found.at_heads(heads, step.batches)])
+
+    def _nothing(self, losses: list[Tensor], scaled: bool) -> dict[Tensor, Tensor]:
+        """The gradients of a step that is skipped: zero, or what tells a ``GradScaler`` to skip it."""
+        return engine.leaf_gradients(losses, torch.nan if scaled else 0.0, self.parameters())
+
+    def _positions(self, positions: list[int]) -> Tensor:
+        """The positions as a tensor; that of all tasks is there already, so that no step waits for its transfer."""
+        return self._everyone if len(positions) == len(self.tasks) else torch.tensor(positions, device=self.held.device)
 
     def _commit(self, step: Step, found: Weighed | None = None, gram: Gramian | None = None) -> None:
         """Remembers a finite step: states, the methods' own parameters, the report."""
@@ -245,6 +269,8 @@ class Balancer(nn.Module):
     def _follow(self, device: torch.device) -> None:
         if self.held.device != device:
             self.to(device)
+        if self._everyone.device != device:
+            self._everyone = self._everyone.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
         # Follows the model to its device; the state keeps its precision, whatever the model is cast to.
@@ -294,7 +320,7 @@ class Balancer(nn.Module):
 
     def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
         ones = torch.ones_like(gram.norms)
-        step = Step([], list(self.tasks), torch.arange(len(ones), device=ones.device), None, ones, {}, [])
+        step = Step([], Doubts(self.tasks, "ignore"), self._everyone, None, ones, {}, [])
         found = weigh(balancer, self.heads, gram, step, jacobian)
         self._commit(step, found, gram)
         return found
@@ -307,7 +333,7 @@ class Balancer(nn.Module):
         Args:
             losses: As for a call; no gradients are needed.
         """
-        positions, values = checks.read_losses(losses, self.tasks, self.allow_missing)
+        positions, values = reading.read_losses(losses, self.tasks, self.allow_missing)
         with torch.inference_mode(False), torch.no_grad():  # a step could not write to state made in inference mode
             heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
             self._follow(heard.device)
@@ -326,7 +352,7 @@ class Balancer(nn.Module):
             IsonomyError: A task is unknown, a method needs metrics and there are none, or it cannot use what it gets.
         """
         with torch.inference_mode(False), torch.no_grad():
-            read = checks.read_metrics(metrics, self.tasks, self._stages, self.held.device)
+            read = reading.read_metrics(metrics, self.tasks, self._stages, self.held.device)
             for stage in self._stages:
                 stage.epoch_end(read, learning_rate)
 

@@ -1,20 +1,29 @@
-"""The one place where input is validated, before anything is computed or changed."""
+"""Whether stages, options, graphs and numbers are fit for use, before anything is computed or changed."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
-from isonomy import distributed
+from isonomy.doubts import NonFinite
 from isonomy.errors import IsonomyError, listing, unknown
-from isonomy.stages import Domain, GradientBalancer, Level, LossBalancer, Smoothing, Stage
+from isonomy.stages import GradientBalancer, Level, LossBalancer, Smoothing, Stage
 
 if TYPE_CHECKING:
     from isonomy.engine import Graph
+
+_REENTRANT = "CheckpointFunctionBackward"
+# What hides, as one node of the graph, tensors that the heads read; and the way out.
+_HIDING = {
+    "CompiledFunctionBackward": "with torch.compile, compile encoder and heads apart",
+    _REENTRANT: "with activation checkpointing, use checkpoint(..., use_reentrant=False)",
+    "_DDPSinkBackward": "with DistributedDataParallel's find_unused_parameters or static_graph, compute the losses "
+    "inside forward",
+}
 
 
 def task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
@@ -71,8 +80,8 @@ def require_options(
     """Raises an error unless a balancer's arguments are known and go with its stages."""
     if heads not in (None, "own", "weighted"):
         raise unknown("value of heads", str(heads), ("own", "weighted"))
-    if nonfinite not in ("raise", "skip"):
-        raise unknown("value of nonfinite", nonfinite, ("raise", "skip"))
+    if nonfinite not in get_args(NonFinite):
+        raise unknown("value of nonfinite", nonfinite, get_args(NonFinite))
     if feature_reduce not in ("flatten", "batch_sum"):
         raise unknown("value of feature_reduce", feature_reduce, ("flatten", "batch_sum"))
     if update_every < 1:
@@ -142,112 +151,6 @@ def require_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise IsonomyError("The state was saved with another own_optimizer=: build the balancer as it was then.")
 
 
-def read_losses(
-    losses: Mapping[str, Tensor] | Sequence[Tensor] | Tensor, tasks: tuple[str, ...], allow_missing: bool
-) -> tuple[list[int], list[Tensor]]:
-    """The losses in task order, with the tasks' positions.
-
-    Args:
-        losses: By name, in task order, or as one tensor of shape (T,).
-        tasks: Names of the T tasks.
-        allow_missing: Whether a mapping may leave tasks out.
-
-    Returns:
-        Positions and losses of the K tasks that are there.
-
-    Raises:
-        IsonomyError: A task is unknown or missing, or a loss is not a floating-point scalar.
-    """
-    if isinstance(losses, Mapping):
-        active, values = _from_mapping(losses, tasks, allow_missing)
-    else:
-        if isinstance(losses, Tensor) and losses.ndim != 1:
-            raise IsonomyError(f"losses has shape {tuple(losses.shape)}: pass one number a task, ({len(tasks)},).")
-        active, values = list(range(len(tasks))), list(losses)
-        if len(values) != len(tasks):
-            raise IsonomyError(
-                f"losses holds {len(values)} losses for {len(tasks)} tasks, {listing(tasks)}: pass one each."
-            )
-    for index, loss in zip(active, values, strict=True):
-        if not isinstance(loss, Tensor) or not loss.is_floating_point():
-            kind = f"{loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
-            raise IsonomyError(f"The loss of task {tasks[index]!r} is a {kind}: pass a floating-point tensor.")
-        if loss.ndim:
-            raise IsonomyError(
-                f"The loss of task {tasks[index]!r} has shape {tuple(loss.shape)}: "
-                "reduce it to a scalar, as by .mean()."
-            )
-    return active, values
-
-
-def read_batches(
-    losses: Any, tasks: tuple[str, ...], allow_missing: bool, most: int
-) -> tuple[list[int], list[list[Tensor]]]:
-    """The losses in task order, for every independent batch of a step.
-
-    Args:
-        losses: As for ``read_losses``, or a list of mappings or sequences, one a batch.
-        tasks: Names of the T tasks.
-        allow_missing: Whether a mapping may leave tasks out; the same ones in every batch.
-        most: How many batches the method takes.
-
-    Returns:
-        Positions of the K tasks that are there, and for each batch their losses.
-
-    Raises:
-        IsonomyError: A batch is unusable, or there are more than the method takes.
-    """
-    several = isinstance(losses, Sequence) and any(isinstance(batch, Mapping | list | tuple) for batch in losses)
-    read = [read_losses(batch, tasks, allow_missing) for batch in (losses if several else [losses])]
-    if len(read) not in (1, most):
-        takes = f"one batch or {most}" if most > 1 else "one batch"
-        raise IsonomyError(f"losses holds {len(read)} batches, and the method takes {takes} a step: pass one mapping.")
-    if any(positions != read[0][0] for positions, _ in read):
-        raise IsonomyError("losses has other tasks in one batch than in another: pass the same tasks' losses in each.")
-    return read[0][0], [values for _, values in read]
-
-
-def read_metrics(
-    metrics: Mapping[str, float] | None, tasks: tuple[str, ...], stages: Sequence[Stage], device: torch.device
-) -> Tensor | None:
-    """Validation metrics in task order, NaN for a task without one.
-
-    Raises:
-        IsonomyError: A task is unknown, or a stage needs metrics and there are none.
-    """
-    if not metrics:
-        for stage in stages:
-            if "validation" in stage.uses:
-                raise IsonomyError(
-                    f"{type(stage).__name__} weighs tasks by their validation metrics: "
-                    f"pass them, as in balancer.epoch_end({{{tasks[0]!r}: 0.7}})."
-                )
-        return None
-    named = {str(name): float(value) for name, value in metrics.items()}
-    for name in named:
-        if name not in tasks:
-            raise unknown("task", name, tasks)
-    return torch.tensor([named.get(name, torch.nan) for name in tasks], dtype=torch.float64, device=device)
-
-
-def _from_mapping(
-    losses: Mapping[str, Tensor], tasks: tuple[str, ...], allow_missing: bool
-) -> tuple[list[int], list[Tensor]]:
-    named = {str(name): loss for name, loss in losses.items()}
-    for name in named:
-        if name not in tasks:
-            raise unknown("task", name, tasks)
-    missing = [name for name in tasks if name not in named]
-    if missing and not allow_missing:
-        raise IsonomyError(
-            f"losses lacks task {listing(missing)}: pass its loss, or build the balancer with allow_missing=True."
-        )
-    if not named:
-        raise IsonomyError("losses is empty: pass the loss of at least one task.")
-    active = [index for index, name in enumerate(tasks) if name in named]
-    return active, [named[tasks[index]] for index in active]
-
-
 def require_graph(losses: Sequence[Tensor], names: Sequence[str]) -> None:
     """Raises an error that names the losses that need no gradient."""
     missing = [name for name, loss in zip(names, losses, strict=True) if not loss.requires_grad]
@@ -257,29 +160,37 @@ def require_graph(losses: Sequence[Tensor], names: Sequence[str]) -> None:
         )
 
 
-def require_reach(what: str | None, reached: Sequence[bool], names: Sequence[str]) -> None:
+def require_reach(what: str | None, graph: Graph, names: Sequence[str]) -> None:
     """Raises an error that names the losses that do not reach the tensors of an argument."""
-    missing = [name for name, ok in zip(names, reached, strict=True) if not ok]
-    if missing and what is None:
+    missing = [name for name, ok in zip(names, graph.reached, strict=True) if not ok]
+    if not missing:
+        return
+    met = set().union(*(kinds for kinds, ok in zip(graph.kinds, graph.reached, strict=True) if not ok))
+    hints = "".join(f"; {hint}" for kind, hint in _HIDING.items() if kind in met)
+    if what is None:
         raise IsonomyError(
             f"The loss of task {listing(missing)} shares no parameter with another task's: "
-            "pass shared= to say where the tasks meet."
+            f"pass shared= to say where the tasks meet{hints}."
         )
-    if missing:
-        raise IsonomyError(
-            f"The loss of task {listing(missing)} does not reach {what}=: pass the very tensor that the head reads "
-            "(not a copy, a detached one or the feature of another forward pass; with torch.compile, compile encoder "
-            "and heads apart; with DistributedDataParallel's find_unused_parameters or static_graph, compute losses "
-            "inside forward), or the module or parameters that the tasks share."
-        )
+    raise IsonomyError(
+        f"The loss of task {listing(missing)} does not reach {what}=: pass the very tensor that the head reads (not a "
+        "copy, a detached one, one that was changed in place since or the feature of another forward pass), or the "
+        f"module or parameters that the tasks share{hints}."
+    )
 
 
 def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
-    """Raises an error for graphs whose gradients would come out wrong.
+    """Raises an error for graphs whose gradients would come out wrong, or not at all.
 
-    Losses that depend on the trunk past the shared features, features that retain their gradient,
-    ``DistributedDataParallel(static_graph=True)`` at the parameters, and processes that use other parameters.
+    Reentrant checkpoints, losses that depend on the trunk past the shared features, features that retain their
+    gradient, and ``DistributedDataParallel(static_graph=True)`` at the parameters.
     """
+    reentrant = [name for name, kinds in zip(names, graph.kinds, strict=True) if _REENTRANT in kinds]
+    if reentrant:
+        raise IsonomyError(
+            f"The loss of task {listing(reentrant)} runs through reentrant activation checkpointing, which yields no "
+            "task's gradient by itself: use checkpoint(..., use_reentrant=False)."
+        )
     bypassing = [name for name, does in zip(names, graph.past, strict=True) if does]
     if bypassing:
         raise IsonomyError(
@@ -295,36 +206,6 @@ def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
         raise IsonomyError(
             "DistributedDataParallel(static_graph=True) averages gradients in a pass that balancing at the parameters "
             "leaves out: pass shared=feature, or static_graph=False."
-        )
-    if graph.level == "parameters" and not distributed.agree(graph.used, graph.shared[0].device):
-        raise IsonomyError(
-            "The processes' losses reach different shared parameters, which cannot be averaged: pass shared=feature."
-        )
-
-
-def all_finite(what: str, fine: Tensor, names: Sequence[str], raises: bool) -> bool:
-    """Whether all tasks' losses or gradients are finite; an error that names the others, if one is wanted."""
-    unusable = [name for name, ok in zip(names, fine.tolist(), strict=True) if not ok]
-    if unusable and raises:
-        raise IsonomyError(
-            f"The {what} of task {listing(unusable)} is not finite: find out why, or build the balancer with "
-            "nonfinite='skip' to leave such steps out."
-        )
-    return not unusable
-
-
-def require_domain(values: Tensor, names: Sequence[str], domain: Domain, method: str, what: str = "loss") -> None:
-    """Raises an error that names the losses outside a method's domain."""
-    if domain == "any":
-        return
-    outside = values < 0 if domain == "nonnegative" else values <= 0
-    bad = [(name, value) for name, value, out in zip(names, values.tolist(), outside.tolist(), strict=True) if out]
-    if bad:
-        name, value = bad[0]
-        wanted = "a loss of 0 or more" if domain == "nonnegative" else "a positive loss"
-        raise IsonomyError(
-            f"The {what} of task {name!r} is {value:.6g}, and {method} needs {wanted}: "
-            "add a constant that bounds it below, or choose a method without a logarithm or ratio of losses."
         )
 
 

@@ -6,14 +6,17 @@ at any ratio.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Columns of J that are widened to float64 at a time: few enough for a CPU's cache, enough to fill a GPU.
+# Columns of J that are multiplied at a time: few enough for a CPU's cache and float32 sums, enough to fill a GPU.
 _CHUNK_CPU, _CHUNK_GPU = 1 << 14, 1 << 20
+# Squared norms between which products of float32 numbers neither vanish nor overflow.
+_SMALLEST, _LARGEST = 1e-28, 1e36
 
 Rows = Sequence[Sequence[Tensor]]
 """J as autograd hands it out: for each task, its gradient with respect to each shared tensor."""
@@ -37,8 +40,8 @@ class Gramian:
         matrix = matrix.detach().double()
         norms = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
         inverse = torch.where(norms == 0, 0.0, 1 / norms)
-        cosines = (matrix * inverse[..., None, :] * inverse[..., None]).clamp(-1, 1)
-        cosines = (cosines + cosines.mT) / 2
+        cosines = (matrix * inverse[..., None, :] * inverse[..., None]).clamp_(-1, 1)
+        cosines = (cosines + cosines.mT).div_(2)
         cosines.diagonal(dim1=-2, dim2=-1).fill_(1.0)
         return cls(norms, cosines)
 
@@ -80,8 +83,8 @@ def gramian(rows: Rows) -> Tensor:
         rows: T rows of gradients, one tensor per shared tensor.
 
     Returns:
-        The matrix of inner products, shape (T, T), float64. One pass over J: a single float32 product of 1e7 columns
-        would be wrong by 3e-4, this is exact to float64.
+        The matrix of inner products, shape (T, T), float64. One pass over J; exact to float64 for float64 gradients,
+        and to 1e-6 of the norms for others, of which a single float32 product of 1e7 columns would lose 3e-4.
     """
     return gramians(rows).sum(0)
 
@@ -89,14 +92,29 @@ def gramian(rows: Rows) -> Tensor:
 def gramians(rows: Rows) -> Tensor:
     """The inner products at each of S shared tensors by itself, shape (S, T, T), float64; ``gramian`` is their sum."""
     first = rows[0][0]
-    chunk = _CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU
-    stack = torch.zeros(len(rows[0]), len(rows), len(rows), dtype=torch.float64, device=first.device)
+    if first.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
+        # Reduced precision of float32 products is meant for the model, and a GPU's sums are long.
+        return _products(rows, torch.float64)
+    stack = _products(rows, torch.float32)
+    norms = stack.sum(0).diagonal()
+    safe = (norms > _SMALLEST) & (norms < _LARGEST)
+    return stack if bool(safe.all()) else _products(rows, torch.float64)
+
+
+def _products(rows: Rows, narrowest: torch.dtype) -> Tensor:
+    """Inner products by shared tensor: of few columns at least as precise as ``narrowest``, their sums in float64."""
+    size = len(rows)
+    stack = torch.zeros(len(rows[0]), size, size, dtype=torch.float64, device=rows[0][0].device)
     for G, parts in zip(stack, zip(*rows, strict=True), strict=True):
         # The real inner product of complex gradients is that of their real and imaginary parts.
         flat = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in parts]
-        for start in range(0, flat[0].numel(), chunk):
-            block = torch.stack([vector[start : start + chunk] for vector in flat]).double()
-            G.addmm_(block, block.T)
+        wide = functools.reduce(torch.promote_types, (vector.dtype for vector in flat), narrowest)
+        product = torch.empty(size, size, dtype=wide, device=G.device)
+        chunk = _CHUNK_CPU if G.device.type == "cpu" else _CHUNK_GPU
+        for blocks in zip(*(vector.split(chunk) for vector in flat), strict=True):
+            block = torch.stack(blocks).to(wide)
+            # Written to a tensor of its own, a product is out of autocast's reach.
+            G.add_(torch.mm(block, block.T, out=product))
     return stack
 
 

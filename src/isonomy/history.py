@@ -54,22 +54,27 @@ def views(row: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [view.view_as(part) for view, part in zip(parts, like, strict=True)]
 
 
-def blend(kept: Tensor, rows: Rows, active: Tensor, rates: Sequence[float]) -> list[list[Tensor]]:
+def blend(kept: Tensor, rows: Rows, active: Tensor, rates: Tensor) -> list[list[Tensor]]:
     """Moves each task's row of a history towards its gradient: y ← (1 − rate) y + rate · g.
 
     Args:
         kept: The history, shape (T, P).
         rows: For each of K tasks, its gradient with respect to each shared tensor.
         active: Positions of these tasks, shape (K,).
-        rates: One for each of the K tasks.
+        rates: Shape (K,).
 
     Returns:
         The moved rows, as views of the history.
     """
     moved = []
-    for row, task, rate in zip(rows, active.tolist(), rates, strict=True):
+    for row, task, rate in zip(rows, positions(active, len(kept)), rates.to(kept.real.dtype).unbind(), strict=True):
         parts = views(kept[task], row)
         for part, gradient in zip(parts, row, strict=True):
-            part.mul_(1 - rate).add_(gradient, alpha=rate)
+            part.lerp_(gradient.to(part.dtype), rate.to(part.dtype))
         moved.append(parts)
     return moved
+
+
+def positions(active: Tensor, tasks: int) -> Sequence[int]:
+    """Positions of tasks, shape (K,), as numbers; nothing is read from a GPU where all tasks take part."""
+    return range(tasks) if len(active) == tasks else active.tolist()

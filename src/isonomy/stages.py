@@ -174,6 +174,12 @@ class Measurement:
     loss_weights: Tensor
     jacobian: Jacobian | None = None
 
+    def subset(self, index: Tensor) -> Measurement:
+        """What a method sees of the tasks at the positions ``index``, shape (K,)."""
+        losses = None if self.losses is None else self.losses[index]
+        jacobian = self.jacobian and self.jacobian.subset(index)
+        return Measurement(self.gramian.subset(index), self.active[index], losses, self.loss_weights[index], jacobian)
+
 
 class GradientBalancer(Stage, ABC):
     """Turns the gramian of the task gradients into one weight a task; where that is not enough, J into the aggregate.
@@ -186,6 +192,8 @@ class GradientBalancer(Stage, ABC):
         jacobian: Whether the method reads the task gradients themselves, which costs T x P numbers of memory.
         batches: How many independent batches a step may bring.
         is_update: Whether the aggregate is an optimiser's update already, to be applied by plain SGD.
+        copes_with_zeros: Whether the method gives tasks whose gradient is zero the weight 0 by itself; it gets them
+            all then, and no GPU is waited for to find out which they are.
     """
 
     heads: Heads = "own"
@@ -195,6 +203,7 @@ class GradientBalancer(Stage, ABC):
     jacobian: bool = False
     batches: int = 1
     is_update: bool = False
+    copes_with_zeros: bool = False
 
     def setup(self, tasks: int) -> None:
         """Notes the number of tasks."""

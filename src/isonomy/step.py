@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isonomy import checks, distributed, engine
+from isonomy import distributed, engine
+from isonomy.doubts import Doubts
 from isonomy.engine import Graph
-from isonomy.gramian import Gramian, Rows, combine, gramian
+from isonomy.gramian import Gramian, Rows, combine, finite, gramian
 from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Measurement
 
 
@@ -20,7 +21,7 @@ class Step:
 
     Attributes:
         losses: On the graph, K for each independent batch, one batch after the other.
-        names: Of the tasks.
+        doubts: What has to hold of the numbers, with the tasks' names.
         active: Their positions among all tasks, shape (K,).
         values: Of the losses, the mean over batches and processes, shape (K,); None when there were gradients only.
         loss_weights: ∂(Σ balanced losses)/∂ℓ, shape (K,).
@@ -31,7 +32,7 @@ class Step:
     """
 
     losses: list[Tensor]
-    names: list[str]
+    doubts: Doubts
     active: Tensor
     values: Tensor | None
     loss_weights: Tensor
@@ -43,7 +44,7 @@ class Step:
     @property
     def batches(self) -> int:
         """How many independent batches there are."""
-        return len(self.losses) // len(self.names)
+        return len(self.losses) // len(self.active)
 
     def own_gradients(self, scale: float) -> dict[Tensor, Tensor]:
         """The gradients that the user's optimiser is to see, times a scale."""
@@ -54,49 +55,71 @@ class Step:
 
         Losses of several batches count as their mean.
         """
-        weights = (self.loss_weights * factors * (self.scale / self.batches)).repeat(self.batches)
-        return [w.to(loss) for w, loss in zip(weights, self.losses, strict=True)]
+        weights = (self.loss_weights * factors * (self.scale / self.batches)).unbind()
+        return [w.to(loss) for w, loss in zip(weights * self.batches, self.losses, strict=True)]
+
+    def heads_finite(self, heads: Sequence[dict[Tensor, Tensor]]) -> Tensor:
+        """Whether the gradients at each task's head are finite, on all processes and for all batches, shape (K,)."""
+        rows = [[self.loss_weights.new_zeros(()), *head.values()] for head in heads]
+        broken = ~finite(rows).view(self.batches, -1).all(0)
+        return distributed.total(broken.double()) == 0
 
 
 def balance_losses(
-    stages: Sequence[LossBalancer], losses: list[Tensor], values: Tensor, active: Tensor, names: list[str]
+    stages: Sequence[LossBalancer], losses: list[Tensor], values: Tensor, active: Tensor, doubts: Doubts
 ) -> Step:
     """The loss side: effective weights, and the gradients of the methods' own parameters.
 
     Raises:
         IsonomyError: A loss lies outside the domain of a stage.
     """
+    if not stages:
+        return Step(losses, doubts, active, values, torch.ones_like(values), {}, [])
     leaf = values.clone().requires_grad_()
     balanced: Tensor = leaf
     inputs: list[Tensor] = []
-    own: dict[Tensor, Tensor] = {}
-    for stage in stages:
-        what = "balanced loss" if inputs else "loss"
-        checks.require_domain(balanced.detach(), names, stage.domain, type(stage).__name__, what)
-        inputs.append(balanced.detach())
-        copies = {name: parameter.detach().requires_grad_() for name, parameter in stage.named_parameters()}
-        own.update(zip(stage.parameters(), copies.values(), strict=True))
-        balanced = torch.func.functional_call(stage, copies, (balanced, active)) if copies else stage(balanced, active)
-    # A stage may train its parameters by other means, such as the losses after the step.
-    weights, *gradients = torch.autograd.grad(balanced.sum(), [leaf, *own.values()], allow_unused=True)
+    own: list[Tensor] = [parameter for stage in stages for parameter in stage.parameters()]
+    learns = [parameter.requires_grad for parameter in own]
+    try:
+        for parameter in own:
+            parameter.requires_grad_()
+        for stage in stages:
+            what = "balanced loss" if inputs else "loss"
+            inputs.append(balanced.detach())
+            doubts.domain(inputs[-1], stage.domain, type(stage).__name__, what)
+            balanced = stage(balanced, active)
+        # A stage may train its parameters by other means, such as the losses after the step.
+        weights, *gradients = torch.autograd.grad(balanced.sum(), [leaf, *own], allow_unused=True)
+    finally:
+        for parameter, before in zip(own, learns, strict=True):
+            parameter.requires_grad_(before)
     found = {parameter: g for parameter, g in zip(own, gradients, strict=True) if g is not None}
-    return Step(losses, names, active, values, weights, found, inputs)
+    return Step(losses, doubts, active, values, weights, found, inputs)
 
 
-def observe(rows: Rows, level: Level, scale: float, reduce: FeatureReduce) -> Gramian:
-    """The gramian of rows of J that are ``scale`` times too long; of the whole batch under data parallelism."""
-    if level == "features" and reduce == "batch_sum":
-        # Sums over samples are vectors of one length on every process, as gradients of parameters are.
-        rows = distributed.mean_rows([[part.sum(0) if part.ndim else part for part in row] for row in rows])
-    matrix = gramian(rows) / scale**2
+def observe(rows: Rows, level: Level, scale: float, reduce: FeatureReduce, sliced: bool = False) -> Gramian:
+    """The gramian of rows of J that are ``scale`` times too long; of the whole batch under data parallelism.
+
+    Args:
+        rows: At parameters means over the processes, whole or ``sliced``; at features those of this process.
+        level: Where they were taken.
+        scale: How many times too long they are.
+        reduce: What of a feature's gradient is measured.
+        sliced: Whether this process has a slice only of rows at parameters.
+    """
     if level == "features" and reduce == "flatten":
-        matrix = distributed.feature_gramian(matrix)
-    return Gramian.of(matrix)
+        return Gramian.of(distributed.feature_gramian(gramian(rows) / scale**2))
+    if level == "features":
+        # Sums over samples are vectors of one length on every process, as gradients of parameters are.
+        rows = distributed.scatter_rows([[part.sum(0) if part.ndim else part for part in row] for row in rows])
+        sliced = True
+    matrix = gramian(rows) / scale**2
+    return Gramian.of(distributed.total(matrix) if sliced else matrix)
 
 
 def jacobian_of(step: Step, rows: Rows, graph: Graph) -> Jacobian:
     """The rows of a step by batch, as they were before each was divided by the number of batches and unscaled."""
-    size, factor = len(step.names), step.batches / step.scale
+    size, factor = len(step.active), step.batches / step.scale
     if factor != 1:
         # Float16 does not hold the numbers that a scale is there to lift.
         rows = [[part.to(torch.promote_types(part.dtype, torch.float32)) * factor for part in row] for row in rows]
@@ -125,10 +148,12 @@ class Weighed:
         """The weights, if the method has any."""
         return self.weights if self.aggregate is None else None
 
-    def combine(self, rows: Rows, scale: float, shared: Sequence[Tensor]) -> list[Tensor]:
+    def combine(self, rows: Rows, scale: float, shared: Sequence[Tensor], sliced: bool = False) -> list[Tensor]:
         """The gradient of the shared tensors times a scale, in their dtypes, from rows of J that are not scaled."""
         if self.aggregate is None:
             parts = combine(rows, self.weights * scale)
+            if sliced:
+                parts = distributed.gather_row(parts, shared)
         else:
             parts = [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
         return [part.to(tensor.dtype) for part, tensor in zip(parts, shared, strict=True)]
@@ -148,27 +173,25 @@ def weigh(
     Tasks whose gradient is zero have no direction and are left out; their heads go on by their own gradient, since
     a head that starts at zero could otherwise never leave it.
     """
-    weights, head_weights = torch.zeros_like(gram.norms), torch.ones_like(gram.norms)
-    index = gram.norms.nonzero().squeeze(1)
-    if not len(index):
-        return Weighed(weights, head_weights, heads)
-    measurement = Measurement(
-        gram.subset(index),
-        step.active[index],
-        None if step.values is None else step.values[index],
-        step.loss_weights[index],
-        jacobian and jacobian.subset(index),
-    )
+    measurement = Measurement(gram, step.active, step.values, step.loss_weights, jacobian)
+    zero = gram.norms == 0
+    present = None if balancer.copes_with_zeros or not zero.any() else (~zero).nonzero().squeeze(1)
+    if present is not None:
+        if not len(present):
+            return Weighed(torch.zeros_like(gram.norms), torch.ones_like(gram.norms), heads)
+        measurement = measurement.subset(present)
     found = balancer(measurement)
-    aggregate = found if isinstance(found, list) else None
-    if aggregate is None:
-        limit = balancer.max_norm
-        factor = 1.0 if limit is None else (limit / measurement.gramian.combined_norm(found)).clamp(max=1.0)
-        weights[index] = found * factor
-        head_weights[index] = balancer.head_weights(measurement, found)
     step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=False))
     balancer.update(measurement, found)
-    return Weighed(weights, head_weights, heads, aggregate)
+    if isinstance(found, list):
+        return Weighed(torch.zeros_like(gram.norms), torch.ones_like(gram.norms), heads, found)
+    weights, head_weights = found, balancer.head_weights(measurement, found)
+    if balancer.max_norm is not None:
+        weights = found * (balancer.max_norm / measurement.gramian.combined_norm(found)).clamp(max=1.0)
+    if present is not None:
+        weights = torch.zeros_like(gram.norms).index_copy_(0, present, weights)
+        head_weights = torch.zeros_like(gram.norms).index_copy_(0, present, head_weights)
+    return Weighed(weights, head_weights.masked_fill(zero, 1.0), heads)
 
 
 def known_gradients(step: Step, graph: Graph, found: Weighed) -> dict[Tensor, Tensor]:

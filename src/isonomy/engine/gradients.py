@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,6 +28,14 @@ def pull(
         registered.clear()
     try:
         return list(torch.autograd.grad(losses, inputs, grad_outputs=seeds, retain_graph=retain, allow_unused=True))
+    except RuntimeError as error:
+        # The first pass that keeps the graph says so, and has used nothing up.
+        if "donated buffer" not in str(error):
+            raise
+        raise IsonomyError(
+            "torch.compile built a backward pass that can run once only, and balancing here runs it for every task: "
+            "set torch._functorch.config.donated_buffer = False before anything is compiled."
+        ) from error
     finally:
         for registered, before in zip(hooks, kept, strict=True):
             registered.update(before)
@@ -35,7 +44,9 @@ def pull(
 def task_gradients(
     losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph
 ) -> tuple[list[list[Tensor]], list[dict[Tensor, Tensor]]]:
-    """One backward pass a task: its gradient at the shared tensors and at its head.
+    """Every task's gradient at the shared tensors and at its head.
+
+    One backward pass a task; a single one for all tasks if their heads have nothing in common.
 
     Args:
         losses: K losses.
@@ -45,18 +56,55 @@ def task_gradients(
     Returns:
         K rows of J, with zeros where a task does not reach a tensor, and for each task the gradients of its head.
     """
-    rows: list[list[Tensor]] = []
-    heads: list[dict[Tensor, Tensor]] = []
-    size = len(graph.shared)
     with blocked(graph):
+        if graph.readers:
+            return _at_once(losses, seeds, graph)
+        rows: list[list[Tensor]] = []
+        heads: list[dict[Tensor, Tensor]] = []
+        size = len(graph.shared)
         for position, (loss, seed, leaves) in enumerate(zip(losses, seeds, graph.heads, strict=True)):
             last = position == len(losses) - 1 and graph.level == "parameters"
             gradients = pull(
                 [loss], [seed], [*graph.shared, *leaves], retain=graph.retain or (graph.entangled and not last)
             )
             rows.append(_filled(graph.shared, gradients[:size]))
-            heads.append({leaf: g for leaf, g in zip(leaves, gradients[size:], strict=True) if g is not None})
-    return rows, heads
+            heads.append(_head(leaves, gradients[size:]))
+        return rows, heads
+
+
+def _at_once(
+    losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph
+) -> tuple[list[list[Tensor]], list[dict[Tensor, Tensor]]]:
+    """The task gradients at features from one backward pass, caught where each head reads the features."""
+    rows: list[list[Tensor | None]] = [[None] * len(graph.shared) for _ in losses]
+
+    def catch(row: list[Tensor | None], slot: int, index: int) -> Any:
+        def hook(inputs: Sequence[Tensor | None], _: Any) -> tuple[Tensor | None, ...]:
+            caught, before = inputs[slot], row[index]
+            if caught is not None:
+                row[index] = caught if before is None else before + caught
+            # What is caught need not be added up.
+            return tuple(None if number == slot else g for number, g in enumerate(inputs))
+
+        return hook
+
+    handles = [
+        node.register_hook(catch(row, slot, index))
+        for row, readers in zip(rows, graph.readers, strict=True)
+        for node, slot, index in readers
+    ]
+    try:
+        leaves = [leaf for head in graph.heads for leaf in head]
+        gradients = iter(pull(losses, seeds, [*leaves, *graph.shared], retain=graph.retain))
+    finally:
+        for handle in handles:
+            handle.remove()
+    heads = [_head(head, list(islice(gradients, len(head)))) for head in graph.heads]
+    return [_filled(graph.shared, row) for row in rows], heads
+
+
+def _head(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> dict[Tensor, Tensor]:
+    return {leaf: g for leaf, g in zip(leaves, gradients, strict=True) if g is not None}
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +29,10 @@ class Graph:
             feature or a head's weight depends on another feature, by the trunk.
         past: For each loss, whether it reads the trunk past the shared features.
         static: Whether the losses come out of ``DistributedDataParallel(static_graph=True)`` for the first time.
+        kinds: For each loss, the names of the kinds of nodes between it and the shared tensors.
         retain: Whether the user wants the graphs to stay.
+        readers: For each loss, the nodes that read shared features: the node, which of its inputs, which feature.
+            Empty if the losses share nodes or leaves above the features, or are features themselves.
     """
 
     shared: list[Tensor]
@@ -40,7 +43,9 @@ class Graph:
     entangled: bool
     past: list[bool]
     static: bool
+    kinds: list[set[str]]
     retain: bool
+    readers: list[list[tuple[Node, int, int]]] = field(default_factory=list)
 
 
 def level_of(shared: Sequence[Tensor]) -> Level:
@@ -79,15 +84,17 @@ def as_tensors(what: str, value: object) -> list[Tensor]:
     tensors = list({id(tensor): tensor for tensor in tensors}.values())
     if not tensors:
         raise IsonomyError(
-            f"{what}= holds no parameter that needs a gradient: unfreeze one, or pass the shared feature."
+            f"{what}= holds no parameter that needs a gradient: unfreeze one or pass the shared feature; where the "
+            "tasks share nothing that learns, add the losses up."
         )
     if len({tensor.is_leaf for tensor in tensors}) > 1:
         raise IsonomyError(f"{what}= mixes features and parameters: pass either, the gramian is taken at one level.")
     for tensor in tensors:
         if not tensor.requires_grad:
             raise IsonomyError(
-                f"{what}= is a tensor that needs no gradient: it is detached or was computed under no_grad; "
-                "pass the feature as the encoder returned it."
+                f"{what}= is a tensor that needs no gradient: it is detached, was computed under no_grad, or all "
+                "layers below it are frozen; pass the feature as the encoder returned it, or add the losses up where "
+                "the tasks share nothing that learns."
             )
     return tensors
 
@@ -120,6 +127,7 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
         nodes.append(inner)
         touched.append(met)
 
+    kinds = [{kind.__name__ for kind in set(map(type, inner))} for inner in nodes]
     if shared is None:
         every = {leaf: sum(leaf in found for found in leaves) for found in leaves for leaf in found}
         common = {leaf for leaf, count in every.items() if count > 1 or len(losses) == 1}
@@ -127,13 +135,14 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
         heads = [[leaf for leaf in found if leaf not in common] for found in leaves]
         reached = [any(leaf in common for leaf in found) for found in leaves]
         used = [True] * len(order)
-        return Graph(order, used, "parameters", reached, heads, True, [False] * len(losses), _static(nodes), retain)
+        past = [False] * len(losses)
+        return Graph(order, used, "parameters", reached, heads, True, past, _static(nodes), kinds, retain)
 
     level = level_of(shared)
     entangled = sum(map(len, nodes)) > len(set().union(*nodes))
     past = [False] * len(losses)
     if level == "features":
-        below = [edge for tensor in shared for edge in walk(edge_of(tensor), {}) if edge != edge_of(tensor)]
+        below = [edge for stop in stops for edge in walk(stop, {}) if edge != stop]
         trunk = {edge[0] for edge in below} | {edge[0] for edge in stops}
         tied = {leaf_of(node) for node in trunk}
         past = [not trunk.isdisjoint(inner) for inner in nodes]
@@ -141,7 +150,18 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
     met_by_any = set().union(*touched)
     used = [edge in met_by_any for edge in stops]
     reached, heads = [bool(met) for met in touched], [list(found) for found in leaves]
-    return Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), retain)
+    graph = Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), kinds, retain)
+    apart = not entangled and sum(map(len, heads)) == len(set().union(*heads))
+    if level == "features" and apart and not any(edge_of(loss) in stops for loss in losses):
+        graph.readers = [_readers(inner, {edge: index for index, edge in enumerate(stops)}) for inner in nodes]
+    return graph
+
+
+def _readers(nodes: Iterable[Node], stops: dict[Edge, int]) -> list[tuple[Node, int, int]]:
+    """The nodes right above the stops, with which of their inputs and which stop."""
+    return [
+        (node, slot, stops[edge]) for node in nodes for slot, edge in enumerate(node.next_functions) if edge in stops
+    ]
 
 
 def _static(nodes: Sequence[set[Node]]) -> bool:

@@ -34,7 +34,9 @@ class _Handover(torch.autograd.Function):
         factor = incoming / ctx.scale
         # Reading a number costs nothing on a CPU and saves a pass over every gradient; on a GPU it would be a wait.
         if factor.device.type != "cpu" or factor != 1:
-            finished = [gradient * factor.to(gradient.dtype) for gradient in finished]
+            # Float16 may hold the product though it does not hold the factor, such as a GradScaler's 65536.
+            wide = [torch.promote_types(gradient.dtype, factor.dtype) for gradient in finished]
+            finished = [(g.to(dtype) * factor.to(dtype)).to(g.dtype) for g, dtype in zip(finished, wide, strict=True)]
         return (None, None, None, *finished)
 
 

@@ -19,7 +19,9 @@ class AvgNorm(GradientBalancer):
     """
 
     heads = "weighted"
+    copes_with_zeros = True
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         gramian = measurement.gramian
-        return gramian.combined_norm(torch.ones_like(gramian.norms)) / gramian.norms
+        weights = gramian.combined_norm(torch.ones_like(gramian.norms)) / gramian.norms
+        return torch.where(gramian.norms > 0, weights, 0.0)

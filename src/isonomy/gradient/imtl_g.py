@@ -22,14 +22,17 @@ class IMTLG(GradientBalancer):
     """
 
     levels = ("features", "parameters")
+    copes_with_zeros = True
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms, measurement.gramian.cosines
+        present = (norms > 0).to(norms)
         values, vectors = torch.linalg.eigh(C)
         inverse = torch.where(values > 1e-10 * values[-1], 1 / values, 0.0)
-        beta: Tensor = vectors @ (inverse * vectors.sum(0))
-        if beta.sum() < 1e-8:  # Opposed gradients: no direction has a positive projection on all.
-            return torch.zeros_like(norms)
-        w = beta * (norms.min() / norms)
+        beta: Tensor = present * (vectors @ (inverse * (present @ vectors)))
+        shortest = torch.where(norms > 0, norms, torch.inf).min()
+        w = torch.where(norms > 0, beta * (shortest / norms), 0.0)
         total, absolute = w.sum(), w.abs().sum()
-        return w / torch.where(total > 1e-8 * absolute, total, absolute)
+        w = w / torch.where(total > 1e-8 * absolute, total, absolute)
+        # Opposed gradients: no direction has a positive projection on all.
+        return torch.where(beta.sum() < 1e-8, 0.0, w)

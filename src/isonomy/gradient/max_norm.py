@@ -30,6 +30,8 @@ class MaxNorm(GradientBalancer):
         IsonomyError: ``alpha`` is unknown, or ``eps`` negative or not finite.
     """
 
+    copes_with_zeros = True
+
     def __init__(self, alpha: Literal["max", "min", "mean", "median"] = "max", eps: float = 1e-8) -> None:
         super().__init__()
         if alpha not in STRATEGIES:
@@ -40,13 +42,14 @@ class MaxNorm(GradientBalancer):
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms = measurement.gramian.norms
+        present = norms > 0
         match self.alpha:
             case "max":
                 target = norms.max()
             case "min":
-                target = norms.min()
+                target = torch.where(present, norms, torch.inf).min()
             case "mean":
-                target = norms.mean()
+                target = norms.sum() / present.sum()
             case _:
-                target = torch.quantile(norms, 0.5)
-        return target / (norms + self.eps)
+                target = torch.nanquantile(torch.where(present, norms, torch.nan), 0.5)
+        return torch.where(present, target / (norms + self.eps), 0.0)

@@ -132,7 +132,10 @@ class RotoGrad(GradientBalancer):
         rows = [row[0].to(self.generators.dtype) * share for row in measurement.jacobian.rows]
         generators = self.generators.detach().requires_grad_()
         errors = misalignment(exponential(generators)[measurement.active], rows, measurement.gramian)
-        return [distributed.mean(gradient) for gradient in torch.autograd.grad(errors.sum(), [generators])]
+        # The mean over all samples, of which this process may have more than another.
+        size = measurement.gramian.norms.new_tensor(float(rows[0].shape[0]))
+        part = (size / distributed.mean(size.clone())).to(errors)
+        return [distributed.mean(gradient) for gradient in torch.autograd.grad((errors * part).sum(), [generators])]
 
     def _first(self, measurement: Measurement) -> Tensor:
         """Norms that this step's are compared with, shape (K,)."""

@@ -57,5 +57,4 @@ class EMA(Smoothing):
             return rows
         average = history(self, "average", rows, self.tasks)
         self.steps[active] += 1
-        rates = [1 - self.beta / step**self.decay for step in self.steps[active].tolist()]
-        return blend(average, rows, active, rates)
+        return blend(average, rows, active, 1 - self.beta / self.steps[active].double() ** self.decay)

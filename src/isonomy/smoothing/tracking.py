@@ -50,5 +50,4 @@ class Tracking(Smoothing):
     def forward(self, rows: list[list[Tensor]], active: Tensor) -> list[list[Tensor]]:  # noqa: D102
         tracked = history(self, "tracked", rows, self.tasks)
         self.steps[active] += 1
-        rates = [self.beta / step**self.beta_decay for step in self.steps[active].tolist()]
-        return blend(tracked, rows, active, rates)
+        return blend(tracked, rows, active, self.beta / self.steps[active].double() ** self.beta_decay)

@@ -1,0 +1,193 @@
+"""The graph in segments: where backward passes may pause, so that little is held for all tasks at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from isonomy import distributed
+from isonomy.engine.ghost import Ghost, Parents, ghost_of, readers_of
+from isonomy.engine.graph import Edge, Graph, edge_of, leaf_of
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the graph that one task's backward pass after the other runs through.
+
+    Attributes:
+        nodes: What it runs.
+        stops: The nodes below it that it brings gradients to, or that an earlier one did.
+        targets: The edges whose gradients it is to give: where it pauses, the uses of ghosts, parameters.
+        parameters: The nodes of the shared parameters whose gradients are complete after it.
+        ghosts: Those that are complete after it.
+    """
+
+    nodes: Set[Any]
+    stops: Set[Any]
+    targets: list[Edge]
+    parameters: list[Any]
+    ghosts: list[Ghost]
+
+
+def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
+    """The segments from the losses down; the first, which may be empty, ends where shared parameters are read.
+
+    For every task are held: the gradients where its pass pauses, and those of the parameters and ghosts on the way
+    there. No segment holds more than some step from one node to the next has to, and there are as few as that allows.
+    """
+    roots = [edge_of(loss) for loss in losses]
+    parents = _parents(roots)
+    leaves = [node for node, _ in map(edge_of, graph.shared) if node in parents]
+    alone = distributed.world_size() == 1  # products of different processes' gradients have no ghosts
+    found = {leaf: ghost_of(leaf, parents, len(losses)) for leaf in leaves} if alone else {}
+    ghosts = [ghost for ghost in found.values() if ghost is not None]
+    readers = {node for leaf in leaves for node, _, _ in readers_of(leaf, parents)[0]}
+    line = _Line(roots, parents, readers | {*leaves}, [leaf for leaf in leaves if not found.get(leaf)], ghosts)
+    cuts = line.cuts()
+    while hooked := {edge for cut in cuts for edge in line.crossing(cut) if line.hooked(edge)}:
+        line.closed |= hooked
+        cuts = line.cuts()
+    return [line.segment(*ends) for ends in itertools.pairwise([*cuts, len(line.nodes)])]
+
+
+def _parents(roots: Sequence[Edge]) -> Parents:
+    parents: dict[Any, list[tuple[Any, int]]] = {node: [] for node, _ in roots}
+    stack = list(parents)
+    while stack:
+        node = stack.pop()
+        for slot, (child, _) in enumerate(node.next_functions):
+            if child is not None:
+                if child not in parents:
+                    parents[child] = []
+                    stack.append(child)
+                parents[child].append((node, slot))
+    return parents
+
+
+class _Line:
+    """The nodes in an order in which backward passes can run them; a cut is the number of nodes before it.
+
+    Args:
+        roots: The edges of the losses.
+        parents: Of their graphs.
+        late: The nodes to run as late as possible.
+        leaves: The shared parameters that have no ghost.
+        ghosts: Of the others.
+    """
+
+    def __init__(
+        self, roots: Sequence[Edge], parents: Parents, late: Set[Any], leaves: Sequence[Any], ghosts: Sequence[Ghost]
+    ) -> None:
+        self.leaves, self.ghosts = leaves, ghosts
+        bypassed = {node for ghost in ghosts for node in ghost.bypassed}
+        self.nodes = _ordered(roots, parents, late, bypassed)
+        place = self.place = {node: position for position, node in enumerate(self.nodes)}
+        # The nodes that bring an edge something, -1 being the loss itself; and the last node that needs it.
+        self.givers: dict[Edge, list[int]] = {edge: [-1] for edge in roots}
+        for position, node in enumerate(self.nodes):
+            for edge in node.next_functions:
+                if edge[0] is not None and edge[0] not in bypassed:
+                    self.givers.setdefault(edge, []).append(position)
+        self.complete = [max(place[use.node] for use in ghost.uses) for ghost in ghosts]
+        self.taker = {edge: place[edge[0]] for edge in self.givers}
+        self.taker |= {use.edge: last for ghost, last in zip(ghosts, self.complete, strict=True) for use in ghost.uses}
+        self.first = min((place[node] for node in late if node in place), default=0)
+        self.closed: set[Edge] = set()
+        self._open: set[Edge] = set()
+        # What is held for a task at every cut, and what a segment holds besides for having run a node.
+        change, self.inside = [0] * (len(self.nodes) + 1), [0] * len(self.nodes)
+        for edge, givers in self.givers.items():
+            change[givers[0] + 1] += _numel(edge)
+            if self.taker[edge] + 1 < len(change):
+                change[self.taker[edge] + 1] -= _numel(edge)
+        self.across = list(itertools.accumulate(change))
+        for edge in self._wanted():
+            self.inside[place[edge[0]]] += _numel(edge)
+        if distributed.world_size() > 1:  # the same cuts everywhere, whatever the sizes of the batches
+            sizes = distributed.mean(torch.tensor([self.across, [*self.inside, 0]], dtype=torch.float64))
+            self.across, self.inside = sizes[0].tolist(), sizes[1].tolist()
+
+    def _wanted(self) -> Iterator[Edge]:
+        """The edges whose gradients make up the gramian."""
+        yield from ((leaf, 0) for leaf in self.leaves)
+        yield from (use.edge for ghost in self.ghosts for use in ghost.uses)
+
+    def crossing(self, cut: int) -> list[Edge]:
+        """The edges that are given something before a cut and are needed after it."""
+        return [edge for edge, givers in self.givers.items() if givers[0] < cut <= self.taker[edge]]
+
+    def cuts(self) -> list[int]:
+        """Where the segments start."""
+        size = len(self.nodes)
+        closed = {cut for edge in self.closed for cut in range(self.givers[edge][0] + 1, self.taker[edge] + 1)} - {0}
+        start = next(cut for cut in range(self.first, -1, -1) if cut not in closed)
+        limit = max(inside + across for inside, across in zip(self.inside[start:], self.across[start + 1 :]))
+        cuts = [0, start]
+        while cuts[-1] < size:
+            best, held = 0, 0
+            for cut in range(cuts[-1] + 1, size + 1):
+                held += self.inside[cut - 1]
+                if best and held > limit:
+                    break
+                if cut not in closed and (not best or held + self.across[cut] <= limit):
+                    best = cut
+            cuts.append(best)
+        return cuts[:-1]
+
+    def hooked(self, edge: Edge) -> bool:
+        """Whether a hook changes the gradient that arrives at an edge, which a pause would let it do twice."""
+        if self.givers[edge] != [-1] and edge not in self._open:
+            about = edge[0]._input_metadata[edge[1]]
+            nothing = torch.zeros((), dtype=about.dtype, device=about.device).expand(about.shape)
+            at = [GradientEdge(*edge)]
+            if torch.autograd.grad(at, at, [nothing], retain_graph=True)[0] is not nothing:
+                return True
+            self._open.add(edge)
+        return False
+
+    def segment(self, start: int, stop: int) -> Segment:
+        """The segment between two cuts."""
+        nodes = set(self.nodes[start:stop])
+        leaves = [leaf for leaf in self.leaves if leaf in nodes]
+        crossing = self.crossing(stop)
+        stops = {node for node, _ in crossing} - nodes
+        pauses = (edge for edge in crossing if any(start <= giver < stop for giver in self.givers[edge]))
+        targets = dict.fromkeys([*pauses, *(edge for edge in self._wanted() if edge[0] in nodes)])
+        ghosts = [ghost for ghost, last in zip(self.ghosts, self.complete, strict=True) if start <= last < stop]
+        return Segment(nodes, stops, list(targets), leaves, ghosts)
+
+
+def _ordered(roots: Sequence[Edge], parents: Parents, late: Set[Any], bypassed: Set[Any]) -> list[Any]:
+    """Every node after all that read it; leaves as soon, and the late ones as late as they can."""
+    waiting = {node: len(readers) for node, readers in parents.items()}
+    ready: list[Any] = []
+    held_back: list[Any] = []
+    order: list[Any] = []
+
+    def free(node: Any) -> None:
+        if node not in bypassed:
+            (order if leaf_of(node) is not None else held_back if node in late else ready).append(node)
+
+    for node in dict.fromkeys(node for node, _ in roots):
+        if not waiting[node]:
+            free(node)
+    while ready or held_back:
+        node = (ready or held_back).pop()
+        order.append(node)
+        for child, _ in node.next_functions:
+            if child is not None:
+                waiting[child] -= 1
+                if not waiting[child]:
+                    free(child)
+    return order
+
+
+def _numel(edge: Edge) -> int:
+    return math.prod(edge[0]._input_metadata[edge[1]].shape)  # type: ignore[attr-defined]
