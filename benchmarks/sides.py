@@ -31,13 +31,15 @@ class Contestant:
         side: What it is compared on, or the name of a reference.
         solver: Whose code it is, and its setting.
         method: The method; empty for a reference.
-        step: Forward pass, losses and gradients; the caller frees the gradients.
+        step: Forward pass, losses and gradients.
+        clear: Frees the gradients, between steps.
     """
 
     side: str
     solver: str
     method: str
     step: Step
+    clear: Step
 
     @property
     def ours(self) -> bool:
@@ -57,7 +59,7 @@ def references(work: Workload) -> dict[str, Contestant]:
         for task, (loss, head) in enumerate(zip(losses, work.heads, strict=True), 1):
             torch.autograd.grad(loss, [*head.parameters(), *shared], retain_graph=task < len(losses))
 
-    return {name: Contestant(name, name, "", step) for name, step in (("sum", plain), ("floor", floor))}
+    return {name: Contestant(name, name, "", step, work.zero_grad) for name, step in (("sum", plain), ("floor", floor))}
 
 
 def isonomy_sides(work: Workload, method: str, side: str) -> Iterator[Contestant]:
@@ -74,7 +76,7 @@ def isonomy_sides(work: Workload, method: str, side: str) -> Iterator[Contestant
         z = work.trunk(work.x)
         balancer(work.losses(z), shared=z if side == "features" else work.trunk).backward()
 
-    yield Contestant(side, "Isonomy", method, step)
+    yield Contestant(side, "Isonomy", method, step, work.zero_grad)
 
 
 def torchjd_sides(work: Workload, method: str, side: str) -> Iterator[Contestant]:
@@ -114,30 +116,31 @@ def torchjd_sides(work: Workload, method: str, side: str) -> Iterator[Contestant
 
         return step
 
-    def by_gramian() -> Step:
+    def entry(setting: str, step: Step) -> Contestant:
+        return Contestant(side, f"TorchJD {setting}".strip(), method, step, work.zero_grad)
+
+    def by_gramian() -> Contestant:
         # Its hooks stay on the modules, so it gets a network of its own.
         own, weighting = copy.deepcopy(work), getattr(aggregation, f"{makers[method]}Weighting")()
         engine = autogram.Engine(own.trunk, batch_dim=None)
 
         def step() -> None:
-            own.zero_grad()
             losses = torch.stack(own.losses(own.trunk(own.x)))
             losses.backward(weighting(engine.compute_gramian(losses)))
 
-        return step
+        return Contestant(side, "TorchJD autogram", method, step, own.zero_grad)
 
     if side == "features":
-        yield Contestant(side, "TorchJD", method, at_features())
+        yield entry("", at_features())
     elif side == "parameters" and method == "nash_mtl":  # which takes J whole
-        yield Contestant(side, "TorchJD sequential", method, at_parameters(1))
+        yield entry("sequential", at_parameters(1))
     elif side == "parameters":
         if method == "imtl_g":  # The other two settings cost as much whatever the method.
-            yield Contestant(side, "TorchJD sequential", method, at_parameters(1))
-            yield Contestant(side, "TorchJD batched", method, at_parameters(None))
-        frugal = at_parameters(1, optimize_gramian_computation=True)
-        yield Contestant(side, "TorchJD frugal", method, frugal)
+            yield entry("sequential", at_parameters(1))
+            yield entry("batched", at_parameters(None))
+        yield entry("frugal", at_parameters(1, optimize_gramian_computation=True))
     elif method != "nash_mtl":
-        yield Contestant(side, "TorchJD autogram", method, by_gramian())
+        yield by_gramian()
 
 
 @functools.cache
@@ -182,7 +185,7 @@ def libmtl_sides(work: Workload, method: str, side: str) -> Iterator[Contestant]
         imtl.rep, imtl.rep_tasks = z, dict(enumerate(leaves))
         imtl.backward(torch.stack(work.losses(leaves)))
 
-    yield Contestant(side, "LibMTL (IMTL)", method, step)
+    yield Contestant(side, "LibMTL (IMTL)", method, step, work.zero_grad)
 
 
 PEERS = {"TorchJD": torchjd_sides, "LibMTL": libmtl_sides}

@@ -21,7 +21,7 @@ from statistics import median, quantiles
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler, which counts memory, would announce each of its runs
 
 import torch
-from models import BATCH, Workload, workload
+from models import BATCH, workload
 from peak import Memory, memory
 from sides import METHODS, REFERENCE, SIDES, Contestant, contestants, references
 
@@ -105,30 +105,30 @@ def now(device: torch.device) -> float:
     return time.process_time()
 
 
-def turn(entry: Contestant, work: Workload, usual: float) -> float:
+def turn(entry: Contestant, device: torch.device, usual: float) -> float:
     """Seconds of a step; of a short one the median, warmed up, since the caches hold what the last contestant left."""
     gc.collect()
     times = []
     for _ in range(1 + REPEATS if usual < SHORT else 1):
-        began = now(work.x.device)
+        began = now(device)
         entry.step()
-        times.append(now(work.x.device) - began)
-        work.zero_grad()
+        times.append(now(device) - began)
+        entry.clear()
     return median(times[1:] or times)
 
 
-def race(usual: dict[Contestant, float], work: Workload, rounds: int) -> dict[Contestant, list[float]]:
+def race(usual: dict[Contestant, float], device: torch.device, rounds: int) -> dict[Contestant, list[float]]:
     """The times of all contestants, who take turns, so that a busy machine slows all of them alike.
 
     Args:
         usual: About how many seconds a step of each takes.
-        work: What they work on.
+        device: Where the steps compute.
         rounds: How many turns each gets.
     """
     times: dict[Contestant, list[float]] = {entry: [] for entry in usual}
     for _ in range(rounds):
         for entry, taken in times.items():
-            taken.append(turn(entry, work, usual[entry]))
+            taken.append(turn(entry, device, usual[entry]))
     return times
 
 
@@ -143,22 +143,23 @@ def compare(model: str, tasks: int, side: str, arguments: argparse.Namespace, fa
     failures.update(missing)
     gc.freeze()  # else looking through all that is loaded would take longer than a step
     known["sum"].step()  # The first step ever allocates workspaces that stay.
-    work.zero_grad()
+    known["sum"].clear()
     usual: dict[Contestant, float] = {}
     memories: dict[Contestant, Memory] = {}
     for entry in [*dict.fromkeys((known["sum"], known[REFERENCE[side]])), *found]:
         try:
             # Before anything else, so that what the first step leaves behind is seen.
-            memories[entry] = memory(entry.step, work.zero_grad, device)
-            usual[entry] = turn(entry, work, SHORT)
+            memories[entry] = memory(entry.step, entry.clear, device)
+            entry.clear()
+            usual[entry] = turn(entry, device, SHORT)
         except Exception as error:
             if entry.ours:
                 raise
-            work.zero_grad()
-            failures[f"{entry.solver} {entry.method}, {model}, T = {tasks}"] = repr(error)[:200]
+            entry.clear()
+            failures[f"{entry.solver} {entry.method}, {model}, T = {tasks}, {side}"] = repr(error)[:200]
     round_time = sum(time * (1 + REPEATS if time < SHORT else 1) for time in usual.values())
     rounds = arguments.rounds or min(MOST, max(LEAST, int(SECONDS[side] / round_time)))
-    times = race(usual, work, rounds)
+    times = race(usual, device, rounds)
     plain, reference = times[known["sum"]], times[known[REFERENCE[side]]]
     least = memories[known["sum"]]
     return [

@@ -32,7 +32,7 @@ class BalancedTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         z, kind, size = outputs = model(inputs["x"])
-        losses = {"kind": cross_entropy(kind, inputs["kind"]), "size": l1_loss(size, inputs["size"])}
+        losses = {"kind": cross_entropy(kind, inputs["kind"]), "size": 1000 * l1_loss(size, inputs["size"])}
         loss = self.balancer(losses, shared=z, grad_scaler=self.accelerator.scaler)
         return (loss, outputs) if return_outputs else loss
 
@@ -40,7 +40,7 @@ class BalancedTrainer(Trainer):
 def train(folder, epochs, resume=False):
     torch.manual_seed(0)
     x = torch.randn(512, 16)
-    kind, size = (x @ torch.randn(16, 4)).argmax(1), 1000 * x[:, :1]
+    kind, size = (x @ torch.randn(16, 4)).argmax(1), x[:, :1].square()
     balancer = isonomy.build("imtl", ["kind", "size"])
     arguments = TrainingArguments(
         folder,
@@ -48,7 +48,7 @@ def train(folder, epochs, resume=False):
         per_device_train_batch_size=32,
         gradient_accumulation_steps=2,
         learning_rate=0.01,
-        logging_steps=8,
+        logging_strategy="epoch",
         save_strategy="epoch",
         lr_scheduler_type="constant",
         remove_unused_columns=False,
@@ -65,7 +65,8 @@ def train(folder, epochs, resume=False):
         callbacks=[BalancerCallback(balancer)],
     )
     trainer.train(resume_from_checkpoint=resume)
-    print(f"balanced {balancer.steps} batches")
+    last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    print(f"step {balancer.steps}: kind {last['balancer/loss/kind']:.3f}, size {last['balancer/loss/size']:.1f}")
 
 
 def main():

@@ -23,7 +23,10 @@ class TwoTasks(LightningModule):
     def training_step(self, batch, _):
         x, kind, size = batch
         z = self.encoder(x)
-        losses = {"kind": cross_entropy(self.heads["kind"](z), kind), "size": l1_loss(self.heads["size"](z), size)}
+        losses = {
+            "kind": cross_entropy(self.heads["kind"](z), kind),
+            "size": 1000 * l1_loss(self.heads["size"](z), size),
+        }
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # there is one with precision="16-mixed"
         return self.balancer(losses, shared=z, grad_scaler=scaler)
 
@@ -34,7 +37,7 @@ class TwoTasks(LightningModule):
 def train(folder, epochs, checkpoint=None):
     seed_everything(0, verbose=False)
     x = torch.randn(512, 16)
-    data = TensorDataset(x, (x @ torch.randn(16, 4)).argmax(1), 1000 * x[:, :1])
+    data = TensorDataset(x, (x @ torch.randn(16, 4)).argmax(1), x[:, :1].square())
     module = TwoTasks()
     trainer = Trainer(
         accelerator="cpu",
@@ -42,7 +45,7 @@ def train(folder, epochs, checkpoint=None):
         strategy="ddp",
         max_epochs=epochs,
         gradient_clip_val=1.0,
-        log_every_n_steps=4,
+        log_every_n_steps=8,
         default_root_dir=folder,
         callbacks=[BalancerCallback(module.balancer)],
         enable_progress_bar=False,
@@ -50,8 +53,8 @@ def train(folder, epochs, checkpoint=None):
     )
     trainer.fit(module, DataLoader(data, batch_size=32), ckpt_path=checkpoint)
     if trainer.is_global_zero:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        print(f"step {module.balancer.steps} on {trainer.world_size} processes: {logged}")
+        kind, size = (trainer.callback_metrics[f"balancer/loss/{task}"] for task in ("kind", "size"))
+        print(f"step {module.balancer.steps}: kind {kind:.3f}, size {size:.1f}, {trainer.world_size} processes")
     return trainer.checkpoint_callback.best_model_path
 
 

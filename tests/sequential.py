@@ -13,8 +13,10 @@ import isonomy
 from isonomy.gramian import Gramian
 from isonomy.stages import Jacobian, Measurement
 
-LEVELS = ("features", "parameters")
+LEVELS = ("features", "parameters", "lean")  # Lean is at the parameters, too.
 METHODS = ("uw", "imtl_g", "nash_mtl", "db_mtl", "graddrop")  # A method of every kind.
+READING = ("db_mtl", "graddrop")  # Which lean memory does without, as it holds no task's gradient.
+CASES = [(level, name) for level in LEVELS for name in METHODS if level != "lean" or name not in READING]
 TASKS = 3
 SCALES = (1.0, 30.0, 0.01)
 
@@ -51,7 +53,11 @@ class Net(nn.Module):
 
 def build(name, level, **options):
     """A method of ``METHODS``; a history goes with the parameters alone."""
-    return isonomy.build(name, TASKS, **({"beta": 0.0} if (name, level) == ("db_mtl", "features") else {}), **options)
+    if level == "lean":
+        options["memory"] = "lean"
+    if (name, level) == ("db_mtl", "features"):
+        options["beta"] = 0.0
+    return isonomy.build(name, TASKS, **options)
 
 
 def step(balancer, net, level, shared=None, **options):
@@ -67,8 +73,8 @@ class Reference:
     """A method of ``METHODS`` that is fed by hand, step by step."""
 
     def __init__(self, name, level):
-        self.name, self.level = name, level
-        self.method = build(name, level)
+        self.name, self.level = name, "features" if level == "features" else "parameters"
+        self.method = build(name, self.level)
         self.log_variances = nn.Parameter(torch.zeros(TASKS))
         self.adam = torch.optim.Adam([self.log_variances], lr=0.025)
 

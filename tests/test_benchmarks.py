@@ -87,7 +87,7 @@ def test_everybody_takes_part_in_the_same_work_or_is_named(side):
     assert {entry.solver.split()[0] for entry in found} | set(missing) == {"Isonomy", *PEERS}
     expected = None
     for entry in found:
-        work.zero_grad()
+        entry.clear()
         entry.step()
         assert all(head.grad is not None for head in work.heads.parameters()), entry.solver
         gradients = torch.cat([parameter.grad.flatten() for parameter in work.trunk.parameters()])
@@ -115,12 +115,37 @@ def test_a_run_writes_what_it_measured(monkeypatch, tmp_path, capsys):
     assert float(rows["parameters", "Isonomy", "imtl_g"]["above_sum"]) > 0.5  # one row of J more
 
 
+def test_a_peer_that_fails_is_named_and_ours_may_not(monkeypatch, tmp_path):
+    import step
+    from sides import Contestant
+
+    def fail():
+        raise ValueError("no solution")
+
+    words = f"step.py --models mlp --tasks 2 --sides features --quick --out {tmp_path}"
+    monkeypatch.setattr("sys.argv", words.split())
+    for solver in ("TorchJD", "Isonomy"):
+        entry = Contestant("features", solver, "nash_mtl", fail, lambda: None)
+        monkeypatch.setattr(step, "contestants", lambda *_, entry=entry: ([entry], {"LibMTL": "not there"}))
+        if solver == "Isonomy":
+            with pytest.raises(ValueError, match="no solution"):
+                step.main()
+        else:
+            step.main()
+            text = (tmp_path / "step.md").read_text()
+            assert "LibMTL (not there); TorchJD nash_mtl, mlp, T = 2, features (ValueError('no solution'))" in text
+            assert "\n| TorchJD" not in text
+
+
 def test_goals_are_shown_and_misses_stand_out():
     from peak import Memory
     from sides import Contestant
     from step import cell, goal, line_of
 
-    entry, memories = Contestant("features", "Isonomy", "imtl_g", lambda: None), (Memory(0, 120), Memory(0, 40))
+    entry, memories = (
+        Contestant("features", "Isonomy", "imtl_g", lambda: None, lambda: None),
+        (Memory(0, 120), Memory(0, 40)),
+    )
 
     def line(tasks, ratio):
         return line_of(("mlp", tasks, "features"), entry, 10, ([ratio], [1.0], [1.0]), memories)

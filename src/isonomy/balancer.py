@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from isonomy import checks, distributed, engine, reading
 from isonomy.doubts import Doubts, NonFinite
 from isonomy.errors import IsonomyError
-from isonomy.gramian import Gramian, Rows, finite, gramian
+from isonomy.gramian import Gramian, Rows, finite
 from isonomy.own import OwnOptimizers
 from isonomy.report import StepReport
 from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Smoothing, Stage
-from isonomy.step import Step, Weighed, balance_losses, jacobian_of, known_gradients, observe, weigh
+from isonomy.step import Step, Weighed, balance_losses, jacobian_of, known_gradients, weigh
+from isonomy.taken import Taken, take
 
 Losses = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
 Shared = Tensor | nn.Module | Iterable[Tensor] | None
@@ -44,6 +46,11 @@ class Balancer(nn.Module):
             papers, or as the sum over samples (the first dimension), ``"batch_sum"`` as in LibMTL.
         own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser
             does, through ``balancer.parameters()``.
+        memory: What is held while gradients are taken at the parameters: ``"full"``, every task's, T x P numbers; or,
+            ``"lean"``, what of the graph and of its layers' gradients it takes to pause all tasks at the same place,
+            for methods that need no more than the gramian. The gradients are the same. Lean costs one more pass
+            through the trunk and saves what forming the weights' gradients of every task costs where layers are wider
+            than the batch, as in perceptrons.
 
     Raises:
         IsonomyError: The stages are in another order or do not go together, or an argument is out of range.
@@ -61,11 +68,12 @@ class Balancer(nn.Module):
         update_every: int = 1,
         feature_reduce: FeatureReduce = "flatten",
         own_optimizer: bool = True,
+        memory: Literal["full", "lean"] = "full",
     ) -> None:
         super().__init__()
         self.tasks = checks.task_names(tasks)
         checks.require_stages(stages)
-        checks.require_options(stages, heads, nonfinite, update_every, feature_reduce, own_optimizer)
+        checks.require_options(stages, heads, nonfinite, update_every, feature_reduce, own_optimizer, memory)
         for stage in stages:
             stage.setup(len(self.tasks))
         for stage in stages:  # once all of them fit, so that those of a refused balancer can be used again
@@ -75,7 +83,7 @@ class Balancer(nn.Module):
         self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
         self.heads = heads or (self._gradient.heads if self._gradient else "own")
         self.nonfinite, self.allow_missing, self.own_optimizer = nonfinite, allow_missing, own_optimizer
-        self.update_every, self.feature_reduce = update_every, feature_reduce
+        self.update_every, self.feature_reduce, self.memory = update_every, feature_reduce, memory
         # The weights of the last measured step, at the shared parameters and at the heads; NaN for who had no part.
         self.register_buffer("held", torch.full((2, len(self.tasks)), torch.nan, dtype=torch.float64))
         self.steps = 0
@@ -200,6 +208,7 @@ class Balancer(nn.Module):
     ) -> engine.Graph:
         """What the losses reach, if the method can balance there."""
         graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared), retain)
+        checks.require_unsharded(graph)
         checks.require_reach(None if shared is None else "shared", graph, names)
         checks.require_graph_fits(graph, names)
         checks.require_level(graph.level, self.levels, self._stages, probed, shared is not None)
@@ -209,40 +218,34 @@ class Balancer(nn.Module):
         self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
     ) -> dict[Tensor, Tensor]:
         """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times the scale."""
-        level, scale = graph.level if probe is None else engine.level_of(probe), step.scale
-        rows: Rows
-        if probe is None:
-            rows, heads = engine.task_gradients(step.losses, step.seeds(1.0), graph)
+        whole, scale, jacobian = bool(self._smoothing) or balancer.jacobian, step.scale, None
+        taken = take(step, graph, probe, whole, self.memory == "lean", self.feature_reduce)
+        checks.require_unsharded(graph)
+        if whole and isinstance(taken, Taken):
+            jacobian, scale = jacobian_of(step, taken.rows, graph), 1.0
+            taken = replace(taken, rows=[*map(list, jacobian.rows)])
+        if self._smoothing and isinstance(taken, Taken):
+            step.doubts.finite("gradient", finite(taken.rows))
         else:
-            rows, heads = engine.rows_at(step.losses, step.seeds(1.0), probe), []
-        whole = bool(self._smoothing) or balancer.jacobian
-        if level == "parameters":
-            rows = distributed.mean_rows(rows) if whole else distributed.scatter_rows(rows)
-        jacobian = jacobian_of(step, rows, graph) if whole else None
-        if jacobian is not None:
-            rows, scale = jacobian.rows, 1.0
-        if self._smoothing:
-            step.doubts.finite("gradient", finite(rows))
-        else:
-            gram = observe(rows, level, scale, self.feature_reduce, sliced=not whole)
+            gram = Gramian.of(taken.gramian / scale**2)
             step.doubts.finite("gradient", gram.norms.isfinite())
-        if step.scaled and heads:  # Where a head alone overflows, the step is skipped as well.
-            step.doubts.finite("gradient", step.heads_finite(heads))
+        if step.scaled and taken.heads:  # Where a head alone overflows, the step is skipped as well.
+            step.doubts.finite("gradient", step.heads_finite(taken.heads))
         if not step.doubts.settle():
             step.own.clear()
             return self._nothing(step.losses, step.scaled)
-        if self._smoothing:
+        if self._smoothing and isinstance(taken, Taken):
             for smoothing in self._smoothing:
-                rows = smoothing(rows, step.active)
-            gram = observe(rows, level, scale, self.feature_reduce)
-            jacobian = Jacobian([rows], graph.shared, level)
+                taken = replace(taken, rows=smoothing(taken.rows, step.active))
+            gram = Gramian.of(taken.gramian)
+            jacobian = Jacobian([taken.rows], graph.shared, graph.level)
         found = weigh(balancer, self.heads, gram, step, jacobian if balancer.jacobian else None)
         self._commit(step, found, gram)
         if probe is not None:
             return known_gradients(step, graph, found)
-        shared = found.combine(rows, step.scale / scale, graph.shared, sliced=level == "parameters" and not whole)
+        shared = found.combine(taken, step.scale / scale, graph.shared)
         met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
-        return engine.accumulated([*met, *found.at_heads(heads, step.batches)])
+        return engine.accumulated([*met, *found.at_heads(taken.heads, step.batches)])
 
     def _nothing(self, losses: list[Tensor], scaled: bool) -> dict[Tensor, Tensor]:
         """The gradients of a step that is skipped: zero, or what tells a ``GradScaler`` to skip it."""
@@ -316,7 +319,8 @@ class Balancer(nn.Module):
         for smoothing in self._smoothing:
             rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
         whole = Jacobian([rows], [torch.zeros_like(rows[0][0])], "parameters") if balancer.jacobian else None
-        return self._weigh_alone(balancer, Gramian.of(gramian(rows)), whole).combine(rows, 1.0, [jacobian])[0]
+        taken = Taken([*map(list, rows)], [], [jacobian])
+        return self._weigh_alone(balancer, Gramian.of(taken.gramian), whole).combine(taken, 1.0, [jacobian])[0]
 
     def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
         ones = torch.ones_like(gram.norms)

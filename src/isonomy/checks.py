@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
+from isonomy import sharding
 from isonomy.doubts import NonFinite
 from isonomy.errors import IsonomyError, listing, unknown
 from isonomy.stages import GradientBalancer, Level, LossBalancer, Smoothing, Stage
@@ -21,8 +22,8 @@ _REENTRANT = "CheckpointFunctionBackward"
 _HIDING = {
     "CompiledFunctionBackward": "with torch.compile, compile encoder and heads apart",
     _REENTRANT: "with activation checkpointing, use checkpoint(..., use_reentrant=False)",
-    "_DDPSinkBackward": "with DistributedDataParallel's find_unused_parameters or static_graph, compute the losses "
-    "inside forward",
+    "_DDPSinkBackward": "with DistributedDataParallel's find_unused_parameters or static_graph, call the balancer "
+    "inside forward and return what it returns",
 }
 
 
@@ -76,6 +77,7 @@ def require_options(
     update_every: int,
     feature_reduce: str,
     own_optimizer: bool,
+    memory: str,
 ) -> None:
     """Raises an error unless a balancer's arguments are known and go with its stages."""
     if heads not in (None, "own", "weighted"):
@@ -86,7 +88,14 @@ def require_options(
         raise unknown("value of feature_reduce", feature_reduce, ("flatten", "batch_sum"))
     if update_every < 1:
         raise IsonomyError(f"update_every={update_every} must be 1 or more.")
+    if memory not in ("full", "lean"):
+        raise unknown("value of memory", memory, ("full", "lean"))
     reads = [type(stage).__name__ for stage in stages if reads_gradients(stage)]
+    if memory == "lean" and reads:
+        raise IsonomyError(
+            f"memory='lean' holds no task's gradient, and {listing(reads)} works on them: leave the argument out, or "
+            "choose a method that needs norms and angles only."
+        )
     if update_every > 1 and reads:
         raise IsonomyError(
             f"update_every goes with weights that can be reused; {listing(reads)} needs every step's gradients."
@@ -183,7 +192,7 @@ def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
     """Raises an error for graphs whose gradients would come out wrong, or not at all.
 
     Reentrant checkpoints, losses that depend on the trunk past the shared features, features that retain their
-    gradient, and ``DistributedDataParallel(static_graph=True)`` at the parameters.
+    gradient, ``DistributedDataParallel(static_graph=True)``, and heads that ``fully_shard`` does not see.
     """
     reentrant = [name for name, kinds in zip(names, graph.kinds, strict=True) if _REENTRANT in kinds]
     if reentrant:
@@ -202,10 +211,31 @@ def require_graph_fits(graph: Graph, names: Sequence[str]) -> None:
             "shared= retains its gradient, and would add up every task's: leave out retain_grad(); "
             "norms and cosines are in balancer.report."
         )
-    if graph.level == "parameters" and graph.static:
+    if graph.static:
         raise IsonomyError(
-            "DistributedDataParallel(static_graph=True) averages gradients in a pass that balancing at the parameters "
-            "leaves out: pass shared=feature, or static_graph=False."
+            "DistributedDataParallel(static_graph=True) averages gradients after the first pass through its outputs, "
+            "which is one that only measures: call the balancer inside forward and return what it returns, or use "
+            "static_graph=False."
+        )
+    if graph.apart:
+        raise IsonomyError(
+            "fully_shard would not reduce the heads' gradients, as they are under another root than shared=: call "
+            "fully_shard on the whole model too, and pass the feature as the wrapped model or trunk returned it."
+        )
+
+
+def require_unsharded(graph: Graph) -> None:
+    """Raises an error if the gradients are to be handed to parameters that ``fully_shard`` has sharded.
+
+    To be called before gradients are taken, and again after: parameters of the root show only then.
+    """
+    leaves = [*graph.shared, *(leaf for head in graph.heads for leaf in head)]
+    if graph.level == "parameters" and (
+        any(map(sharding.is_sharded, leaves)) or any(sharding.INPUT in kinds for kinds in graph.kinds)
+    ):
+        raise IsonomyError(
+            "shared= holds parameters that are sharded over the processes, or the heads do, as by fully_shard, which "
+            "would not reduce gradients that are handed to them: pass shared=feature."
         )
 
 

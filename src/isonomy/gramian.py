@@ -136,12 +136,15 @@ def combine(rows: Rows, weights: Tensor) -> list[Tensor]:
     Returns:
         The weighted sum of the rows; accumulated in float32 at least.
     """
-    combined = []
-    for parts, own in zip(zip(*rows, strict=True), weights.expand(len(rows[0]), -1), strict=True):
-        wide = torch.promote_types(parts[0].dtype, torch.float32)
-        coefficients = own.to(parts[0].device, wide)
-        total = parts[0].to(wide) * coefficients[0]
-        for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
-            total.addcmul_(part.to(wide), coefficient)
-        combined.append(total.to(parts[0].dtype))
-    return combined
+    columns = zip(*rows, strict=True)
+    return [weighted_sum(parts, own) for parts, own in zip(columns, weights.expand(len(rows[0]), -1), strict=True)]
+
+
+def weighted_sum(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Σ w_t x_t of T tensors x_t of one shape, in their own dtype; weights of shape (T,)."""
+    wide = torch.promote_types(parts[0].dtype, torch.float32)
+    first, *others = weights.to(parts[0].device, wide).unbind()
+    total = parts[0].to(wide) * first
+    for part, weight in zip(parts[1:], others, strict=True):
+        total.addcmul_(part.to(wide), weight)
+    return total.to(parts[0].dtype)

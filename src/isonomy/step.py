@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from isonomy import distributed, engine
 from isonomy.doubts import Doubts
-from isonomy.engine import Graph
-from isonomy.gramian import Gramian, Rows, combine, finite, gramian
-from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Measurement
+from isonomy.engine import Graph, Lean
+from isonomy.gramian import Gramian, Rows, finite
+from isonomy.stages import GradientBalancer, Heads, Jacobian, LossBalancer, Measurement
+
+if TYPE_CHECKING:
+    from isonomy.taken import Taken
 
 
 @dataclass
@@ -97,26 +101,6 @@ def balance_losses(
     return Step(losses, doubts, active, values, weights, found, inputs)
 
 
-def observe(rows: Rows, level: Level, scale: float, reduce: FeatureReduce, sliced: bool = False) -> Gramian:
-    """The gramian of rows of J that are ``scale`` times too long; of the whole batch under data parallelism.
-
-    Args:
-        rows: At parameters means over the processes, whole or ``sliced``; at features those of this process.
-        level: Where they were taken.
-        scale: How many times too long they are.
-        reduce: What of a feature's gradient is measured.
-        sliced: Whether this process has a slice only of rows at parameters.
-    """
-    if level == "features" and reduce == "flatten":
-        return Gramian.of(distributed.feature_gramian(gramian(rows) / scale**2))
-    if level == "features":
-        # Sums over samples are vectors of one length on every process, as gradients of parameters are.
-        rows = distributed.scatter_rows([[part.sum(0) if part.ndim else part for part in row] for row in rows])
-        sliced = True
-    matrix = gramian(rows) / scale**2
-    return Gramian.of(distributed.total(matrix) if sliced else matrix)
-
-
 def jacobian_of(step: Step, rows: Rows, graph: Graph) -> Jacobian:
     """The rows of a step by batch, as they were before each was divided by the number of batches and unscaled."""
     size, factor = len(step.active), step.batches / step.scale
@@ -148,12 +132,10 @@ class Weighed:
         """The weights, if the method has any."""
         return self.weights if self.aggregate is None else None
 
-    def combine(self, rows: Rows, scale: float, shared: Sequence[Tensor], sliced: bool = False) -> list[Tensor]:
-        """The gradient of the shared tensors times a scale, in their dtypes, from rows of J that are not scaled."""
+    def combine(self, taken: Taken | Lean, scale: float, shared: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of the shared tensors, in their dtypes, from task gradients as taken, times a scale."""
         if self.aggregate is None:
-            parts = combine(rows, self.weights * scale)
-            if sliced:
-                parts = distributed.gather_row(parts, shared)
+            parts = taken.combine(self.weights * scale)
         else:
             parts = [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
         return [part.to(tensor.dtype) for part, tensor in zip(parts, shared, strict=True)]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import isonomy
-from isonomy.integrations.common import read_metrics, read_report, require_metrics
+from isonomy.integrations.common import read_metrics, read_report, require_metrics, require_training
 
 
 def test_metrics_are_of_tasks():
@@ -27,6 +27,13 @@ def test_a_metric_that_was_not_logged_is_named_with_those_that_were():
     assert read_metrics({"seg": "val_seg"}, logged) == {"seg": 0.5}
     with pytest.raises(isonomy.IsonomyError, match=r"takes task 'seg' from 'val_sge'.*'val_seg' and 'loss'"):
         read_metrics({"seg": "val_sge"}, logged)
+
+
+def test_training_does_not_begin_in_evaluation_mode():
+    balancer = isonomy.build("ew", 2)
+    require_training(balancer)
+    with pytest.raises(isonomy.IsonomyError, match="in evaluation mode"):
+        require_training(balancer.eval())
 
 
 def test_no_report_is_no_numbers():

@@ -153,3 +153,9 @@ def test_a_metric_that_is_not_logged_is_named():
     callback = BalancerCallback(module.balancer, {"a": "val_a", "b": "val_c"})
     with pytest.raises(isonomy.IsonomyError, match="takes task 'b' from 'val_c', which no validation has logged"):
         trainer(callbacks=[callback]).fit(module, reference.loader(), reference.loader())
+
+
+def test_a_module_that_lightning_leaves_in_evaluation_mode_is_refused():
+    module, callback = spied()
+    with pytest.raises(isonomy.IsonomyError, match="call .train"):
+        trainer(callbacks=[callback]).fit(module.eval(), reference.loader())

@@ -196,3 +196,10 @@ def test_a_checkpoint_without_the_callback_is_refused(tmp_path):
     (checkpoint / "balancer.pt").unlink()
     with pytest.raises(isonomy.IsonomyError, match="does not hold"):
         trainer(tmp_path, "imtl").train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_a_balancer_in_evaluation_mode_is_refused(tmp_path):
+    made = trainer(tmp_path, "imtl")
+    made.balancer.eval()
+    with pytest.raises(isonomy.IsonomyError, match="in evaluation mode"):
+        made.train()

@@ -11,14 +11,17 @@ from isonomy.engine.gradients import (
 )
 from isonomy.engine.graph import Graph, as_tensors, level_of, trace
 from isonomy.engine.handover import hand_over
+from isonomy.engine.lean import Lean, lean
 
 __all__ = [
     "Graph",
+    "Lean",
     "accumulated",
     "as_tensors",
     "blocked",
     "hand_over",
     "leaf_gradients",
+    "lean",
     "level_of",
     "measure",
     "pull",

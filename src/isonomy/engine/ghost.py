@@ -1,11 +1,11 @@
 """Ghost gradients: smaller matrices with the same inner products as a weight's gradients.
 
-Where a weight multiplies the same inputs X for every task, shape (B, in), and D_t is what task t's backward pass brings
-to the product, shape (B, out), the weight's gradient is XᵀD_t. With Xᵀ = QR, the columns of Q being orthonormal,
+Where a weight meets the same inputs X for every task, shape (B, in), and D_t is what task t's backward pass brings to
+the result, shape (B, out), the weight's gradient is XᵀD_t. With Xᵀ = QR, the columns of Q being orthonormal,
 
     ⟨XᵀD_s, XᵀD_t⟩ = ⟨Q R D_s, Q R D_t⟩ = ⟨R D_s, R D_t⟩,
 
-so R D_t, shape (B, out), stands for the gradient, shape (in, out), wherever B < in, and the gradient need not be formed.
+so R D_t, shape (B, out), stands for the gradient, shape (in, out), wherever B < in, and no gradient need be formed.
 Norms of per-example gradients have long been taken so, as ⟨XXᵀ, D_tD_tᵀ⟩: Goodfellow, "Efficient Per-Example Gradient
 Computations", 2015; for convolutions Rochette, Manoel and Tramel, "Efficient Per-Example Gradient Computations in
 Convolutional Neural Networks", 2019; as ghost clipping Li, Tramèr, Liang and Hashimoto, "Large Language Models Can Be
@@ -18,7 +18,7 @@ weight with a use that no rule knows has no ghost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +27,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from isonomy.engine.graph import Edge
-from isonomy.gramian import _CHUNK_CPU as _NUMBERS
-from isonomy.gramian import _LARGEST, _SMALLEST
+
+# Numbers of each ghost that are made and multiplied at a time: few enough for a CPU's cache and for float32 sums.
+_NUMBERS = 1 << 14
+# Squared norms between which products of float32 numbers neither vanish nor overflow.
+_SMALLEST, _LARGEST = 1e-28, 1e36
 
 Parents = Mapping[Any, Sequence[tuple[Any, int]]]
 """For each node of a graph, the nodes that read it, and as which of their inputs."""
 
 Compress = Callable[[Tensor], tuple[int, Callable[[Tensor, Tensor], object]]]
-"""From X, shape (B, in), or indices to the ghosts' length, and to what writes the ghost of D, shape (B, any)."""
+"""From X, shape (B, in), or indices, shape (B,), to the ghosts' length and to what writes the ghost of D."""
 
 
 def _triangle(X: Tensor) -> tuple[int, Callable[[Tensor, Tensor], object]]:
@@ -45,31 +48,10 @@ def _triangle(X: Tensor) -> tuple[int, Callable[[Tensor, Tensor], object]]:
 
 
 def _sums(indices: Tensor) -> tuple[int, Callable[[Tensor, Tensor], object]]:
-    """Sums of D over equal indices, shape (B,); those of the padding are zeros."""
-    distinct, place = indices.unique(return_inverse=True)
+    """Sums of D over equal indices; zeros for -1, which learns nothing."""
+    distinct, place = torch.unique(indices, return_inverse=True)
     learns = (indices >= 0).unsqueeze(1)
     return len(distinct), lambda D, ghost: ghost.zero_().index_add_(0, place, D * learns)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a node uses a weight.
-
-    Attributes:
-        saved: The name under which it keeps what the weight meets.
-        axis: Of its output, the one that the weight gives.
-        inputs: From the node and the weight to X, shape (B, in), or to indices, shape (B,).
-        compress: What makes the ghosts.
-        turned: Whether the weight's gradient is DᵀX, not XᵀD.
-        fits: Whether the rule holds for this very node.
-    """
-
-    saved: str
-    axis: int
-    inputs: Callable[[Any, Tensor], Tensor]
-    compress: Compress = _triangle
-    turned: bool = False
-    fits: Callable[[Any], bool] = lambda node: True
 
 
 def _patches(node: Any, weight: Tensor) -> Tensor:
@@ -84,9 +66,30 @@ def _patches(node: Any, weight: Tensor) -> Tensor:
 
 
 def _indices(node: Any, weight: Tensor) -> Tensor:
-    """The rows that were looked up, shape (B,), -1 for the padding, which learns nothing."""
+    """The rows that were looked up, shape (B,), -1 for the padding."""
     indices: Tensor = node._saved_indices.flatten()
     return indices.masked_fill(indices == node._saved_padding_idx, -1)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a node uses a weight.
+
+    Attributes:
+        saved: The name under which it keeps what the weight meets.
+        axis: Of its result, the one that the weight gives.
+        inputs: From the node and the weight to X, shape (B, in), or to indices, shape (B,).
+        compress: What makes the ghosts.
+        turned: Whether the weight's gradient is DᵀX, not XᵀD.
+        fits: Whether the rule holds for this very node.
+    """
+
+    saved: str
+    axis: int
+    inputs: Callable[[Any, Tensor], Tensor]
+    compress: Compress = _triangle
+    turned: bool = False
+    fits: Callable[[Any], bool] = lambda node: True
 
 
 RULES = {
@@ -97,11 +100,7 @@ RULES = {
         "input", 1, _patches, fits=lambda node: node._saved_groups == 1 and not node._saved_transposed
     ),
     ("EmbeddingBackward0", 0): Rule(
-        "indices",
-        -1,
-        _indices,
-        _sums,
-        fits=lambda node: not node._saved_sparse and not node._saved_scale_grad_by_freq,
+        "indices", -1, _indices, _sums, fits=lambda node: not node._saved_sparse and not node._saved_scale_grad_by_freq
     ),
 }
 """By a node's name, and by which of its inputs the weight is."""
@@ -111,7 +110,7 @@ _ON_THE_WAY = ("TBackward0", "ToCopyBackward0")  # from a weight to its use: tra
 
 @dataclass(frozen=True)
 class Use:
-    """A node that reads a weight, as it is or through transposes and casts.
+    """A node that uses a weight, as it is or through transposes and casts.
 
     Attributes:
         node: The node.
@@ -125,14 +124,14 @@ class Use:
 
     @property
     def edge(self) -> Edge:
-        """Where the gradient of the node's output arrives."""
+        """Where the gradient of the node's result arrives."""
         return self.node, 0
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of D, (B, out)."""
         shape = self.node._input_metadata[0].shape
-        return math.prod(shape) // shape[self.rule.axis], shape[self.rule.axis]
+        return math.prod(shape) // max(shape[self.rule.axis], 1), shape[self.rule.axis]
 
 
 @dataclass(frozen=True)
@@ -156,19 +155,20 @@ class Ghost:
         Args:
             arrived: For each task, what its backward pass brought to each use.
         """
-        present = [task for task, parts in enumerate(arrived) if any(D is not None for D in parts)]
+        present = [task for task, parts in enumerate(arrived) if any(part is not None for part in parts)]
         G = torch.zeros(len(arrived), len(arrived), dtype=torch.float64, device=self.weight.device)
         if present:
-            D = [self._outputs(arrived[task]) for task in present]
-            found = self._products(D, torch.float32)
-            if not in_range(found):
-                found = self._products(D, torch.float64)
+            outputs = [self._outputs(arrived[task]) for task in present]
+            part = self._products(outputs, torch.float32)
+            norms = part.diagonal()
+            if not bool(((norms > _SMALLEST) & (norms < _LARGEST)).all()):
+                part = self._products(outputs, torch.float64)
             index = torch.tensor(present, device=G.device)
-            G[index[:, None], index] = found
+            G[index[:, None], index] = part.to(G.device)
         return G
 
     def _outputs(self, parts: Sequence[Tensor | None]) -> Tensor:
-        """D of all uses, shape (B, out)."""
+        """D of all uses, shape (B, out), zeros where nothing arrived."""
         like = next(part for part in parts if part is not None)
         shaped = [
             like.new_zeros(use.shape) if part is None else part.movedim(use.rule.axis, -1).reshape(use.shape)
@@ -177,35 +177,27 @@ class Ghost:
         return torch.cat(shaped) if len(shaped) > 1 else shaped[0]
 
     def _products(self, outputs: Sequence[Tensor], narrowest: torch.dtype) -> Tensor:
-        """The inner products of the ghosts, which are made for a few columns of D at a time."""
+        """The inner products of the ghosts, of which a few columns are there at a time."""
         inputs = torch.cat([use.rule.inputs(use.node, self.weight) for use in self.uses])
         wide = torch.promote_types(outputs[0].dtype, narrowest)
         length, shrink = self.uses[0].rule.compress(inputs.to(wide) if inputs.is_floating_point() else inputs)
-        size = len(outputs)
+        size, columns = len(outputs), outputs[0].shape[1]
+        step = min(max(_NUMBERS // length, 16), columns)
+        space = inputs.new_empty(size * length * step, dtype=wide)
         G = torch.zeros(size, size, dtype=torch.float64, device=inputs.device)
-        step = max(_NUMBERS // length, 16)
-        space = inputs.new_empty(size * length * min(step, outputs[0].shape[1]), dtype=wide)
-        for columns in zip(*(D.split(step, dim=1) for D in outputs), strict=True):
-            width = columns[0].shape[1]
-            ghosts = space[: size * length * width].view(size, length, width)
-            for D, ghost in zip(columns, ghosts, strict=True):
+        # Reduced precision of float32 products is meant for the model, and a GPU's sums are long.
+        exact = wide if G.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest" else G.dtype
+        for slices in zip(*(torch.split(D, step, dim=1) for D in outputs), strict=True):
+            ghosts = space[: size * length * slices[0].shape[1]].view(size, length, -1)
+            for D, ghost in zip(slices, ghosts, strict=True):
                 shrink(D.to(wide), ghost)
-            rows = exact(ghosts.flatten(1))
+            rows = ghosts.flatten(1).to(exact)
             G += torch.mm(rows, rows.T, out=rows.new_empty(size, size))
         return G
 
 
-def in_range(G):
-    norms = G.diagonal()
-    return bool(((norms > _SMALLEST) & (norms < _LARGEST)).all())
-
-
-def exact(rows):
-    return rows if rows.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest" else rows.double()
-
-
 def readers_of(leaf: Any, parents: Parents) -> tuple[list[tuple[Any, int, bool]], list[Any]]:
-    """Who reads a weight, as which input and whether transposed; and the nodes from the weight to them, itself first."""
+    """Who reads a weight, as which input and whether transposed; and the nodes from the weight itself to them."""
     readers, bypassed, stack = [], [], [(leaf, False)]
     while stack:
         node, turned = stack.pop()
@@ -228,7 +220,7 @@ def ghost_of(leaf: Any, parents: Parents, tasks: int) -> Ghost | None:
         tasks: How many gradients there will be, K.
     """
     weight: Tensor = leaf.variable
-    if weight.is_complex() or not weight.numel():
+    if not weight.is_floating_point() or not weight.numel():
         return None
     uses = []
     readers, bypassed = readers_of(leaf, parents)
@@ -241,8 +233,8 @@ def ghost_of(leaf: Any, parents: Parents, tasks: int) -> Ghost | None:
         return None
     out = uses[0].shape[1]
     many, width = sum(use.shape[0] for use in uses), weight.numel() // out
-    # R, then K products with it, instead of K products with X.
-    return Ghost(weight, uses, bypassed) if many * (width + tasks * out) < tasks * width * out else None
+    # R and K products with it, in place of K products with X.
+    return Ghost(weight, uses, bypassed) if 0 < many * (width + tasks * out) < tasks * width * out else None
 
 
 def _recomputed(node: Any, rule: Rule) -> bool:

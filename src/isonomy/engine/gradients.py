@@ -9,10 +9,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from isonomy.engine.graph import Graph, as_tensors, edge_of, trace
 from isonomy.errors import IsonomyError
 from isonomy.gramian import Gramian, gramian
+
+Ends = Sequence[Tensor] | Sequence[GradientEdge]
+
+
+def differentiate(outputs: Ends, inputs: Ends, seeds: Sequence[Tensor], retain: bool) -> list[Tensor | None]:
+    """``torch.autograd.grad``, for passes of which there are several.
+
+    Raises:
+        IsonomyError: ``torch.compile`` made one of the nodes for a single pass. It shows in the first one that keeps
+            the graph, so that nothing is used up then.
+    """
+    try:
+        return list(torch.autograd.grad(outputs, inputs, seeds, retain_graph=retain, allow_unused=True))
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise IsonomyError(
+            "torch.compile built a backward pass that can run once only, and balancing here runs it for every task: "
+            "set torch._functorch.config.donated_buffer = False before anything is compiled."
+        ) from error
 
 
 def pull(
@@ -27,15 +48,7 @@ def pull(
     for registered in hooks:
         registered.clear()
     try:
-        return list(torch.autograd.grad(losses, inputs, grad_outputs=seeds, retain_graph=retain, allow_unused=True))
-    except RuntimeError as error:
-        # The first pass that keeps the graph says so, and has used nothing up.
-        if "donated buffer" not in str(error):
-            raise
-        raise IsonomyError(
-            "torch.compile built a backward pass that can run once only, and balancing here runs it for every task: "
-            "set torch._functorch.config.donated_buffer = False before anything is compiled."
-        ) from error
+        return differentiate(losses, inputs, seeds, retain)
     finally:
         for registered, before in zip(hooks, kept, strict=True):
             registered.update(before)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from isonomy.errors import IsonomyError
+from isonomy.sharding import under_other_roots
 from isonomy.stages import Level
 
 Edge = tuple[Node, int]
@@ -29,6 +30,7 @@ class Graph:
             feature or a head's weight depends on another feature, by the trunk.
         past: For each loss, whether it reads the trunk past the shared features.
         static: Whether the losses come out of ``DistributedDataParallel(static_graph=True)`` for the first time.
+        apart: Whether sharded heads are under another root than the shared features.
         kinds: For each loss, the names of the kinds of nodes between it and the shared tensors.
         retain: Whether the user wants the graphs to stay.
         readers: For each loss, the nodes that read shared features: the node, which of its inputs, which feature.
@@ -43,6 +45,7 @@ class Graph:
     entangled: bool
     past: list[bool]
     static: bool
+    apart: bool
     kinds: list[set[str]]
     retain: bool
     readers: list[list[tuple[Node, int, int]]] = field(default_factory=list)
@@ -136,7 +139,7 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
         reached = [any(leaf in common for leaf in found) for found in leaves]
         used = [True] * len(order)
         past = [False] * len(losses)
-        return Graph(order, used, "parameters", reached, heads, True, past, _static(nodes), kinds, retain)
+        return Graph(order, used, "parameters", reached, heads, True, past, _static(nodes), False, kinds, retain)
 
     level = level_of(shared)
     entangled = sum(map(len, nodes)) > len(set().union(*nodes))
@@ -150,9 +153,10 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
     met_by_any = set().union(*touched)
     used = [edge in met_by_any for edge in stops]
     reached, heads = [bool(met) for met in touched], [list(found) for found in leaves]
-    graph = Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), kinds, retain)
-    apart = not entangled and sum(map(len, heads)) == len(set().union(*heads))
-    if level == "features" and apart and not any(edge_of(loss) in stops for loss in losses):
+    apart = level == "features" and under_other_roots(set().union(*nodes), shared)
+    graph = Graph([*shared], used, level, reached, heads, entangled, past, _static(nodes), apart, kinds, retain)
+    disjoint = not entangled and sum(map(len, heads)) == len(set().union(*heads))
+    if level == "features" and disjoint and not any(edge_of(loss) in stops for loss in losses):
         graph.readers = [_readers(inner, {edge: index for index, edge in enumerate(stops)}) for inner in nodes]
     return graph
 

@@ -1,4 +1,4 @@
-"""The gramian at the parameters in little memory: no task's gradient is held, and the weighted one is taken at the end."""
+"""The gramian at the parameters in little memory: no task's gradient is held, the weighted one is taken at the end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from isonomy import distributed
+from isonomy.engine.gradients import differentiate
 from isonomy.engine.graph import Edge, Graph, edge_of
 from isonomy.engine.segments import Segment, plan
 from isonomy.errors import IsonomyError
@@ -110,10 +111,10 @@ def _pull(roots: Arrived, targets: Sequence[Edge], retain: bool) -> list[Tensor 
     if not roots or not targets:
         return [None] * len(targets)
     starts, ends = ([GradientEdge(*edge) for edge in edges] for edges in (roots, targets))
-    found = torch.autograd.grad(starts, ends, [*roots.values()], retain_graph=retain, allow_unused=True)
+    found = differentiate(starts, ends, [*roots.values()], retain)
     if any(gradient is not None and gradient.layout != torch.strided for gradient in found):
         raise IsonomyError("shared= holds a parameter with sparse gradients: pass shared=feature, or use sparse=False.")
-    return list(found)
+    return found
 
 
 def _inner_products(held: Sequence[Arrived], segment: Segment) -> Tensor:
@@ -138,8 +139,8 @@ def _take(task: Arrived, leaf: Any) -> Tensor:
 
 @contextmanager
 def _silent(graph: Graph) -> Iterator[None]:
-    """Keeps the hooks of leaves from seeing single tasks' gradients: they see the balanced one, when it is handed over."""
-    leaves = {leaf: None for leaf in [*graph.shared, *(leaf for head in graph.heads for leaf in head)]}
+    """Keeps hooks of leaves from seeing single tasks' gradients: they see the balanced one once it is handed over."""
+    leaves = dict.fromkeys([*graph.shared, *(leaf for head in graph.heads for leaf in head)])
     hooks = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]
     kept = [dict(registered) for registered in hooks]
     for registered in hooks:

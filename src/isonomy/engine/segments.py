@@ -128,7 +128,9 @@ class _Line:
         size = len(self.nodes)
         closed = {cut for edge in self.closed for cut in range(self.givers[edge][0] + 1, self.taker[edge] + 1)} - {0}
         start = next(cut for cut in range(self.first, -1, -1) if cut not in closed)
-        limit = max(inside + across for inside, across in zip(self.inside[start:], self.across[start + 1 :]))
+        limit = max(
+            inside + across for inside, across in zip(self.inside[start:], self.across[start + 1 :], strict=True)
+        )
         cuts = [0, start]
         while cuts[-1] < size:
             best, held = 0, 0
@@ -190,4 +192,4 @@ def _ordered(roots: Sequence[Edge], parents: Parents, late: Set[Any], bypassed: 
 
 
 def _numel(edge: Edge) -> int:
-    return math.prod(edge[0]._input_metadata[edge[1]].shape)  # type: ignore[attr-defined]
+    return math.prod(edge[0]._input_metadata[edge[1]].shape)

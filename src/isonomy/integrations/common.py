@@ -14,6 +14,15 @@ def read_report(balancer: Balancer, prefix: str) -> dict[str, float]:
     return {} if balancer._report is None else balancer.report.as_dict(prefix)
 
 
+def require_training(balancer: Balancer) -> None:
+    """Raises an error for a balancer in evaluation mode when training begins, which would go on by the plain sum."""
+    if not balancer.training:
+        raise IsonomyError(
+            "The balancer is in evaluation mode, in which it returns the plain sum, and training begins: "
+            "call .train() on it, or on the module that holds it."
+        )
+
+
 def require_metrics(balancer: Balancer, metrics: Mapping[str, str] | None) -> dict[str, str]:
     """A user's names of the tasks' metrics, once they fit the balancer.
 

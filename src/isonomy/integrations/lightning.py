@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isonomy.balancer import Balancer
-from isonomy.integrations.common import read_metrics, read_report, require_metrics
+from isonomy.integrations.common import read_metrics, read_report, require_metrics, require_training
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -41,6 +41,10 @@ class BalancerCallback(Callback):
         self._validated: dict[str, float] = {}
         self._epoch: int | None = None
         self._logged = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises an error for a module that was in evaluation mode, since Lightning leaves it there."""
+        require_training(self.balancer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ends the epoch before this one with its first batch.

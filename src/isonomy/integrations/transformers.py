@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from isonomy.balancer import Balancer
 from isonomy.errors import IsonomyError
-from isonomy.integrations.common import read_metrics, read_report, require_metrics
+from isonomy.integrations.common import read_metrics, read_report, require_metrics, require_training
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -63,8 +63,9 @@ class BalancerCallback(TrainerCallback):
         """Loads the balancer's state if training resumes.
 
         Raises:
-            IsonomyError: The balancer is a part of the model, or its state is not found.
+            IsonomyError: The balancer is a part of the model or in evaluation mode, or its state is not found.
         """
+        require_training(self.balancer)
         if model is not None and any(module is self.balancer for module in model.modules()):
             raise IsonomyError(
                 "The balancer is a part of the model, which could not be saved with it: make it an attribute of the "
