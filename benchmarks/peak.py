@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.autograd.profiler import profile, record_function
 
 MARK = "the measured step begins"
 
@@ -52,14 +52,14 @@ def _on_cuda(step: Callable[[], object], clear: Callable[[], object]) -> Memory:
 def _on_cpu(step: Callable[[], object], clear: Callable[[], object]) -> Memory:
     # The profiler hears of every allocation on the thread, and of the end of those it saw begin: hence both steps.
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(profile_memory=True) as profiler:
         step()
         clear()
         gc.collect()
         with record_function(MARK):
             pass
         step()
-    seen = [(event.start_ns(), event.name(), event.nbytes()) for event in profiler.profiler.kineto_results.events()]
+    seen = [(event.start_ns(), event.name(), event.nbytes()) for event in profiler.kineto_results.events()]
     began = next(start for start, name, _ in seen if name == MARK)
     changes = sorted((start, number, size) for number, (start, name, size) in enumerate(seen) if name == "[memory]")
     held = sum(size for start, _, size in changes if start < began)

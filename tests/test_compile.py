@@ -124,6 +124,7 @@ def test_a_compiled_training_step_pauses_at_the_balancer(name):
     ("level", "parts", "options"),
     [
         ("parameters", ("encoder",), {}),
+        ("lean", ("encoder",), {}),
         ("features", ("all heads",), {}),
         ("features", ("heads",), {"retain_graph": True}),
     ],

@@ -86,11 +86,40 @@ def test_gramian_adds_up_over_tensors_and_chunks(monkeypatch):
     close(gramian(rows), J @ J.T, 1e-14)
 
 
-def test_gramian_of_float32_rows_is_as_exact_as_float64():
-    # Squares that a float32 sum would lose.
-    row = torch.full((200_000,), 1e-4)
-    row[0] = 1.0
-    assert float(gramian([[row]])[0, 0]) == pytest.approx(1 + 199_999 * float(row[1].double()) ** 2, rel=1e-13)
+@pytest.mark.parametrize("tasks", [1, 3, 10])
+@pytest.mark.parametrize("signs", ["both", "positive"])
+def test_float32_rows_of_many_columns_keep_six_digits(tasks, signs):
+    J = torch.randn(tasks, 4_000_000, generator=torch.Generator().manual_seed(tasks))
+    J[-1] = J[0] + 1e-3 * J[-1]
+    J = J if signs == "both" else J.abs()
+    exact = sum(part.double() @ part.double().T for part in J.split(1 << 18, dim=1))
+    norms = exact.diagonal().sqrt()
+    assert float(((gramian([[row] for row in J]) - exact) / norms / norms[:, None]).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1e15, 1e25])
+def test_norms_of_float32_rows_neither_vanish_nor_overflow(scale):
+    J = random_jacobian(3, 50, 0).float()
+    J[1] *= scale
+    J = J.double()
+    held, expected = Gramian.of(gramian([[row.float()] for row in J])), Gramian.of(J @ J.T)
+    torch.testing.assert_close(held.norms, expected.norms, rtol=1e-6, atol=0)
+    torch.testing.assert_close(held.cosines, expected.cosines, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gramian_is_out_of_reach_of_reduced_precision(dtype):
+    J = random_jacobian(3, 5000, 0).to(dtype)
+    expected = gramian([[row] for row in J])
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            close(gramian([[row] for row in J]), expected, 1e-6 * float(expected.max()))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close(gramian([[row] for row in J]), expected, 1e-6 * float(expected.max()))
 
 
 def test_gramians_of_single_tensors(monkeypatch):

@@ -47,7 +47,19 @@ def test_import_loads_no_extra():
         "print(sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for extra in ("sklearn", "matplotlib", "lightning_fabric", "torchmetrics", "rich", "click", "scipy", "pandas"):
+    for extra in (
+        "sklearn",
+        "matplotlib",
+        "lightning_fabric",
+        "torchmetrics",
+        "rich",
+        "click",
+        "scipy",
+        "pandas",
+        "lightning",
+        "transformers",
+        "accelerate",
+    ):
         assert f"'{extra}'" not in loaded
 
 

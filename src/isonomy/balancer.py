@@ -39,7 +39,8 @@ class Balancer(nn.Module):
             shared gradient is zero trains its head by its own gradient in either case.
         nonfinite: What a loss, or a task's gradient at the shared part, that is not finite does: ``"raise"`` an error
             that names the task, or ``"skip"`` the step (all gradients zero). Methods that take no task gradients look
-            at the losses only.
+            at the losses only. Looking waits for a GPU once a step; ``"ignore"`` looks at no number, so that the loss
+            methods, IMTL-G, AvgNorm, MaxNorm and DB-MTL never wait, and NaN goes where it will.
         allow_missing: Whether a batch may lack some tasks' losses; the others are balanced among themselves.
         update_every: Task gradients are measured, and checked, at every so many-th step; weights are reused in between.
         feature_reduce: A feature's gradient is measured over the whole batch as one vector, ``"flatten"`` as in the

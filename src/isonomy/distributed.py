@@ -27,8 +27,8 @@ from torch import Tensor
 
 from isonomy.errors import IsonomyError
 
-# Numbers in a message: enough to hide its latency, few beside a model.
-_BUCKET = 1 << 22
+# Numbers in a message: enough to hide its latency, few beside a model and for a cache.
+_BUCKET = 1 << 20
 
 
 def world_size() -> int:
@@ -69,10 +69,10 @@ def together(learns: bool = True) -> Iterator[list[bool]]:
     try:
         yield reached
     except Exception:
-        _most(dist.get_rank() + 1, 0, 0)
+        most(dist.get_rank() + 1, 0, 0)
         raise
     mark = zlib.crc32(bytes(reached)) + len(reached)
-    failed, highest, lowest = _most(0, mark, -mark)
+    failed, highest, lowest = most(0, mark, -mark)
     if failed:
         raise IsonomyError(f"Process {failed - 1} has raised an error in this step, which says what is wrong.")
     if highest != -lowest:
@@ -81,7 +81,7 @@ def together(learns: bool = True) -> Iterator[list[bool]]:
         )
 
 
-def _most(*numbers: int) -> list[int]:
+def most(*numbers: int) -> list[int]:
     """The largest of each number over the processes."""
     # Where the backend works at all: gloo takes tensors of a CPU, NCCL those of a GPU alone.
     device = dist.get_backend_config().partition(":")[0]

@@ -24,6 +24,7 @@ CASES = [
     ("modo", "parameters", "two batches"),
     ("sdmgrad", "parameters", "three batches"),
     *itertools.product(("imtl_g", "pcgrad"), ("features", "parameters"), ("update_every", "probe", "weighted losses")),
+    *((name, "parameters", "lean") for name in ("imtl_g", "nash_mtl", "imtl")),
 ]
 # Options with which a short run reaches what a method does later on.
 OPTIONS = {
@@ -34,6 +35,7 @@ OPTIONS = {
     "ldc_mtl": {"own_lr": 0.1},
     "batch_sum": {"feature_reduce": "batch_sum"},
     "update_every": {"update_every": 2},
+    "lean": {"memory": "lean"},
 }
 BATCHES = {"two batches": 2, "three batches": 3}
 # Samples of the batches of each optimiser's step: one, one, two micro-batches, one that no number of processes divides.

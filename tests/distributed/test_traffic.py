@@ -63,7 +63,7 @@ def count(name, level="parameters", **options):
 
 
 def worker(rank, world):
-    buckets = {bucket: there_and_back(bucket) for bucket in (5, 1 << 22)}
+    buckets = {bucket: there_and_back(bucket) for bucket in (5, 1 << 20)}
     return {
         "there and back": buckets,
         "gramian": count("imtl_g"),
@@ -79,7 +79,7 @@ def found(tmp_path_factory):
     return run(worker, 3, tmp_path_factory.mktemp("traffic"))
 
 
-@pytest.mark.parametrize("bucket", [5, 1 << 22])
+@pytest.mark.parametrize("bucket", [5, 1 << 20])
 def test_rows_are_the_means_over_the_processes(found, bucket):
     parts = [rows(rank) for rank in range(3)]
     for results in found:

@@ -266,3 +266,28 @@ def networks(draw):
 @given(networks())
 def test_random_graphs(network):
     same(*network)
+
+
+def test_heads_are_freed_on_the_way():
+    trunk, heads = nn.Sequential(layer(), layer()), [layer() for _ in range(3)]
+    for retain in (True, False):
+        z = trunk(torch.randn(2, 8))
+        tops = [head(z) for head in heads]
+        losses = [top.square().mean() for top in tops]
+        lean(losses, [torch.ones(())] * 3, trace(losses, list(trunk.parameters()), retain=retain))
+        for top in tops:
+            if retain:
+                torch.testing.assert_close(top.grad_fn._saved_result, top)
+            else:
+                with pytest.raises(RuntimeError, match="freed"):
+                    _ = top.grad_fn._saved_result
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_what_lies_between_heads_and_parameters_is_not_freed_by_the_first_task(tasks):
+    trunk, neck = nn.Sequential(layer(), layer()), layer()
+    z = neck(trunk(torch.randn(2, 8)))
+    found = same([nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)], trunk.parameters())
+    assert found[0].last
+    losses = [nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)]
+    lean(losses, [torch.ones(())] * tasks, trace(losses, list(trunk.parameters()))).combine(torch.ones(tasks))

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from torch import nn
-
-from lightning_fabric import Fabric
 
 import isonomy
 from tests.integrations import reference

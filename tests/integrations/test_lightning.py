@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -157,5 +156,5 @@ def test_a_metric_that_is_not_logged_is_named():
 
 def test_a_module_that_lightning_leaves_in_evaluation_mode_is_refused():
     module, callback = spied()
-    with pytest.raises(isonomy.IsonomyError, match="call .train"):
+    with pytest.raises(isonomy.IsonomyError, match="in evaluation mode"):
         trainer(callbacks=[callback]).fit(module.eval(), reference.loader())

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import isonomy

@@ -52,10 +52,9 @@ class Lean:
             roots[edge] = combine([[self._tops[index].pop(edge)] for index in present], weights[present])[0]
         with _silent(self._graph):
             found = _pull(roots, [edge_of(tensor) for tensor in self._graph.shared], self._graph.retain)
-        return [
-            torch.zeros_like(tensor) if gradient is None else distributed.mean(gradient)
-            for tensor, gradient in zip(self._graph.shared, found, strict=True)
-        ]
+        pairs = zip(self._graph.shared, found, strict=True)
+        row = [torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in pairs]
+        return distributed.mean_rows([row])[0]
 
 
 def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lean:
@@ -79,18 +78,18 @@ def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lea
             with _stopped(segment):
                 for task, wanted, head in zip(held, leaves, heads, strict=True):
                     mine = [edge for edge in wanted if edge[0] in segment.nodes]
-                    _advance(task, segment, mine)
+                    _advance(task, segment, mine, graph.retain)
                     head.update((wanted[edge], task.pop(edge)) for edge in mine if edge in task)
             tops = tops or [dict(task) for task in held]
             G += _inner_products(held, segment).to(G.device)
     return Lean(G, heads, tops, graph)
 
 
-def _advance(task: Arrived, segment: Segment, heads: list[Edge]) -> None:
-    """Runs one task's backward pass through a segment."""
+def _advance(task: Arrived, segment: Segment, heads: list[Edge], retain: bool) -> None:
+    """Runs one task's backward pass through a segment, whose part of the graph may go once it is no longer needed."""
     roots = {edge: task.pop(edge) for edge in [*task] if edge[0] in segment.nodes}
     targets = [*segment.targets, *heads]
-    for edge, gradient in zip(targets, _pull(roots, targets, True), strict=True):
+    for edge, gradient in zip(targets, _pull(roots, targets, retain or not segment.last), strict=True):
         if gradient is not None:
             task[edge] = task[edge] + gradient if edge in task else gradient
 

@@ -27,6 +27,7 @@ class Segment:
         targets: The edges whose gradients it is to give: where it pauses, the uses of ghosts, parameters.
         parameters: The nodes of the shared parameters whose gradients are complete after it.
         ghosts: Those that are complete after it.
+        last: Whether no other pass comes through the nodes that a task's has come through.
     """
 
     nodes: Set[Any]
@@ -34,22 +35,24 @@ class Segment:
     targets: list[Edge]
     parameters: list[Any]
     ghosts: list[Ghost]
+    last: bool
 
 
 def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
-    """The segments from the losses down; the first, which may be empty, ends where shared parameters are read.
+    """The segments from the losses down; the first, which may be empty, ends where losses meet or parameters are read.
 
     For every task are held: the gradients where its pass pauses, and those of the parameters and ghosts on the way
     there. No segment holds more than some step from one node to the next has to, and there are as few as that allows.
     """
     roots = [edge_of(loss) for loss in losses]
-    parents = _parents(roots)
+    parents, common = _read(roots)
     leaves = [node for node, _ in map(edge_of, graph.shared) if node in parents]
     alone = distributed.world_size() == 1  # products of different processes' gradients have no ghosts
     found = {leaf: ghost_of(leaf, parents, len(losses)) for leaf in leaves} if alone else {}
     ghosts = [ghost for ghost in found.values() if ghost is not None]
     readers = {node for leaf in leaves for node, _, _ in readers_of(leaf, parents)[0]}
-    line = _Line(roots, parents, readers | {*leaves}, [leaf for leaf in leaves if not found.get(leaf)], ghosts)
+    late = common | readers | {*leaves}
+    line = _Line(roots, parents, late, [leaf for leaf in leaves if not found.get(leaf)], ghosts)
     cuts = line.cuts()
     while hooked := {edge for cut in cuts for edge in line.crossing(cut) if line.hooked(edge)}:
         line.closed |= hooked
@@ -57,18 +60,28 @@ def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
     return [line.segment(*ends) for ends in itertools.pairwise([*cuts, len(line.nodes)])]
 
 
-def _parents(roots: Sequence[Edge]) -> Parents:
-    parents: dict[Any, list[tuple[Any, int]]] = {node: [] for node, _ in roots}
-    stack = list(parents)
-    while stack:
-        node = stack.pop()
-        for slot, (child, _) in enumerate(node.next_functions):
-            if child is not None:
+def _read(roots: Sequence[Edge]) -> tuple[Parents, set[Any]]:
+    """Who reads every node; and where a loss first meets what another one has reached."""
+    parents: dict[Any, list[tuple[Any, int]]] = {}
+    owner: dict[Any, int] = {}
+    common: set[Any] = set()
+    for number, (root, _) in enumerate(roots):
+        if root in parents:
+            common.add(root)
+            continue
+        parents[root], owner[root], stack = [], number, [root]
+        while stack:
+            node = stack.pop()
+            for slot, (child, _) in enumerate(node.next_functions):
+                if child is None:
+                    continue
                 if child not in parents:
-                    parents[child] = []
+                    parents[child], owner[child] = [], number
                     stack.append(child)
+                elif owner[child] != number and leaf_of(child) is None:
+                    common.add(child)
                 parents[child].append((node, slot))
-    return parents
+    return parents, common
 
 
 class _Line:
@@ -111,8 +124,8 @@ class _Line:
         for edge in self._wanted():
             self.inside[place[edge[0]]] += _numel(edge)
         if distributed.world_size() > 1:  # the same cuts everywhere, whatever the sizes of the batches
-            sizes = distributed.mean(torch.tensor([self.across, [*self.inside, 0]], dtype=torch.float64))
-            self.across, self.inside = sizes[0].tolist(), sizes[1].tolist()
+            sizes = distributed.most(*self.across, *self.inside)
+            self.across, self.inside = sizes[: len(self.across)], sizes[len(self.across) :]
 
     def _wanted(self) -> Iterator[Edge]:
         """The edges whose gradients make up the gramian."""
@@ -163,7 +176,8 @@ class _Line:
         pauses = (edge for edge in crossing if any(start <= giver < stop for giver in self.givers[edge]))
         targets = dict.fromkeys([*pauses, *(edge for edge in self._wanted() if edge[0] in nodes)])
         ghosts = [ghost for ghost, last in zip(self.ghosts, self.complete, strict=True) if start <= last < stop]
-        return Segment(nodes, stops, list(targets), leaves, ghosts)
+        # Several stops may have common nodes between them, which all passes come through.
+        return Segment(nodes, stops, list(targets), leaves, ghosts, start == 0 and len(stops) < 2)
 
 
 def _ordered(roots: Sequence[Edge], parents: Parents, late: Set[Any], bypassed: Set[Any]) -> list[Any]:

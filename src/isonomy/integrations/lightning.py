@@ -40,7 +40,6 @@ class BalancerCallback(Callback):
         self.metrics = require_metrics(balancer, metrics)
         self._validated: dict[str, float] = {}
         self._epoch: int | None = None
-        self._logged = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raises an error for a module that was in evaluation mode, since Lightning leaves it there."""
@@ -59,11 +58,10 @@ class BalancerCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the report of a step whose metrics Lightning is about to log, once."""
+        """Logs the report of a step whose metrics Lightning is about to log."""
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and step % every == 0 and step != self._logged:
+        if every and step % every == 0:
             pl_module.log_dict(read_report(self.balancer, self.prefix))
-            self._logged = step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the metrics, which a checkpoint does not hold; not those of the few batches of a sanity check."""
