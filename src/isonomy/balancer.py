@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,13 @@ from torch import Tensor, nn
 from isonomy import checks, distributed, engine, reading
 from isonomy.doubts import Doubts, NonFinite
 from isonomy.errors import IsonomyError
-from isonomy.gramian import Gramian, Rows, finite
+from isonomy.gramian import Gramian
 from isonomy.own import OwnOptimizers
 from isonomy.report import StepReport
+from isonomy.side import GradientSide, Weighed
 from isonomy.stages import FeatureReduce, GradientBalancer, Heads, Jacobian, Level, LossBalancer, Smoothing, Stage
-from isonomy.step import Step, Weighed, balance_losses, jacobian_of, known_gradients, weigh
-from isonomy.taken import Taken, take
+from isonomy.step import Step, balance_losses
+from isonomy.taken import Memory, Taken
 
 Losses = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
 Shared = Tensor | nn.Module | Iterable[Tensor] | None
@@ -69,7 +69,7 @@ class Balancer(nn.Module):
         update_every: int = 1,
         feature_reduce: FeatureReduce = "flatten",
         own_optimizer: bool = True,
-        memory: Literal["full", "lean"] = "full",
+        memory: Memory = "full",
     ) -> None:
         super().__init__()
         self.tasks = checks.task_names(tasks)
@@ -81,10 +81,13 @@ class Balancer(nn.Module):
             stage.taken = True
         self.stages, self._stages = nn.ModuleList(stages), stages
         self._loss = [stage for stage in stages if isinstance(stage, LossBalancer)]
-        self._smoothing = [stage for stage in stages if isinstance(stage, Smoothing)]
-        self.heads = heads or (self._gradient.heads if self._gradient else "own")
+        self._side: GradientSide | None = None
+        if isinstance(last := stages[-1], GradientBalancer):
+            smoothings = [stage for stage in stages if isinstance(stage, Smoothing)]
+            self._side = GradientSide(last, smoothings, heads or last.heads, memory, feature_reduce)
+        self.heads = self._side.heads if self._side else heads or "own"
         self.nonfinite, self.allow_missing, self.own_optimizer = nonfinite, allow_missing, own_optimizer
-        self.update_every, self.feature_reduce, self.memory = update_every, feature_reduce, memory
+        self.update_every = update_every
         # The weights of the last measured step, at the shared parameters and at the heads; NaN for who had no part.
         self.register_buffer("held", torch.full((2, len(self.tasks)), torch.nan, dtype=torch.float64))
         self.steps = 0
@@ -95,17 +98,9 @@ class Balancer(nn.Module):
         self._report: StepReport | None = None
 
     @property
-    def _gradient(self) -> GradientBalancer | None:
-        return self._stages[-1] if isinstance(self._stages[-1], GradientBalancer) else None
-
-    @property
     def levels(self) -> tuple[Level, ...]:
         """Where the method can take gradients, its paper's choice first; empty for a method that takes none."""
-        if self._gradient is None:
-            return ()
-        return tuple(
-            level for level in self._gradient.levels if all(level in stage.levels() for stage in self._smoothing)
-        )
+        return self._side.levels if self._side else ()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -113,13 +108,13 @@ class Balancer(nn.Module):
 
         These are ``"step_losses"``: ``step_end(losses)``, ``"epoch_end"`` and ``"validation"``: ``epoch_end(metrics)``.
         """
-        taken = {"gramian": self._gradient is not None, "jacobian": any(map(checks.reads_gradients, self._stages))}
+        taken = {"gramian": self._side is not None, "jacobian": any(map(checks.reads_gradients, self._stages))}
         return (*filter(taken.get, taken), *sorted({use for stage in self._stages for use in stage.uses}))
 
     @property
     def batches(self) -> int:
         """How many independent batches a step may bring; 1 for nearly every method."""
-        return self._gradient.batches if self._gradient and not self._smoothing else 1
+        return self._side.balancer.batches if self._side and not self._side.smoothings else 1
 
     @property
     def report(self) -> StepReport:
@@ -171,7 +166,7 @@ class Balancer(nn.Module):
             if learns:
                 checks.require_graph(flat, names * len(batches))
                 checks.require_everywhere(names, self.tasks, distributed.world_size())
-            if learns and self._gradient is not None:
+            if learns and self._side is not None:
                 graph = self._trace(flat, names * len(batches), shared, probe is not None, retain_graph)
                 reached.extend(graph.used if graph.level == "parameters" else ())
         total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]).sum() / len(batches)
@@ -185,23 +180,28 @@ class Balancer(nn.Module):
         if not doubts.finite("loss", values.isfinite()):
             return engine.hand_over(total, self._nothing(flat, scaled), scale)
         step = balance_losses(self._loss, flat, values, self._positions(positions), doubts)
-        if self._gradient is None or graph is None:
+        side = self._side
+        if side is None or graph is None:
             if not doubts.settle():
                 return engine.hand_over(total, self._nothing(flat, scaled), scale)
-            gradients = engine.accumulated(zip(flat, step.seeds(1.0), strict=True))
             self._commit(step)
+            gradients = engine.accumulated(zip(flat, step.seeds(1.0), strict=True))
             return engine.hand_over(total, gradients | step.own_gradients(1.0))
 
         step.scale, step.scaled = scale, scaled
-        doubts.domain(values, self._gradient.domain, type(self._gradient).__name__)
+        doubts.domain(values, side.balancer.domain, type(side.balancer).__name__)
         if self.steps % self.update_every and not self.held[:, step.active].isnan().any():
-            found = Weighed(self.held[0, step.active], self.held[1, step.active], self.heads)
-            gradients = known_gradients(step, graph, found)
+            found = Weighed(self.held[0, step.active], self.held[1, step.active], side.heads)
+            gradients = side.reuse(step, graph, found)
             self._commit(step, found)
         else:
             at = None if probe is None else engine.as_tensors("probe", probe)
             checks.require_reach("probe", graph if at is None else engine.trace(flat, at), names * len(batches))
-            gradients = self._measure(self._gradient, step, graph, at)
+            measured = side.measure(step, graph, at)
+            if measured is None:
+                return engine.hand_over(total, self._nothing(flat, scaled), scale)
+            gradients = measured.gradients
+            self._commit(step, measured.weighed, measured.gramian)
         return engine.hand_over(total, gradients | step.own_gradients(scale), scale)
 
     def _trace(
@@ -214,39 +214,6 @@ class Balancer(nn.Module):
         checks.require_graph_fits(graph, names)
         checks.require_level(graph.level, self.levels, self._stages, probed, shared is not None)
         return graph
-
-    def _measure(
-        self, balancer: GradientBalancer, step: Step, graph: engine.Graph, probe: list[Tensor] | None
-    ) -> dict[Tensor, Tensor]:
-        """Takes every task's gradient, weighs them, remembers, and returns the balanced gradients times the scale."""
-        whole, scale, jacobian = bool(self._smoothing) or balancer.jacobian, step.scale, None
-        taken = take(step, graph, probe, whole, self.memory == "lean", self.feature_reduce)
-        checks.require_unsharded(graph)
-        if whole and isinstance(taken, Taken):
-            jacobian, scale = jacobian_of(step, taken.rows, graph), 1.0
-            taken = replace(taken, rows=[*map(list, jacobian.rows)])
-        if self._smoothing and isinstance(taken, Taken):
-            step.doubts.finite("gradient", finite(taken.rows))
-        else:
-            gram = Gramian.of(taken.gramian / scale**2)
-            step.doubts.finite("gradient", gram.norms.isfinite())
-        if step.scaled and taken.heads:  # Where a head alone overflows, the step is skipped as well.
-            step.doubts.finite("gradient", step.heads_finite(taken.heads))
-        if not step.doubts.settle():
-            step.own.clear()
-            return self._nothing(step.losses, step.scaled)
-        if self._smoothing and isinstance(taken, Taken):
-            for smoothing in self._smoothing:
-                taken = replace(taken, rows=smoothing(taken.rows, step.active))
-            gram = Gramian.of(taken.gramian)
-            jacobian = Jacobian([taken.rows], graph.shared, graph.level)
-        found = weigh(balancer, self.heads, gram, step, jacobian if balancer.jacobian else None)
-        self._commit(step, found, gram)
-        if probe is not None:
-            return known_gradients(step, graph, found)
-        shared = found.combine(taken, step.scale / scale, graph.shared)
-        met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
-        return engine.accumulated([*met, *found.at_heads(taken.heads, step.batches)])
 
     def _nothing(self, losses: list[Tensor], scaled: bool) -> dict[Tensor, Tensor]:
         """The gradients of a step that is skipped: zero, or what tells a ``GradScaler`` to skip it."""
@@ -294,11 +261,11 @@ class Balancer(nn.Module):
             IsonomyError: The method needs more than the gramian, or G has the wrong shape or is not finite.
         """
         checks.require_matrix("gramian", gramian, len(self.tasks), square=True)
-        balancer = checks.gradient_side(self._gradient)
-        if balancer.jacobian or any("features" not in smoothing.levels() for smoothing in self._smoothing):
+        side = checks.gradient_side(self._side)
+        if side.balancer.jacobian or any("features" not in smoothing.levels() for smoothing in side.smoothings):
             raise IsonomyError("The method reads the task gradients themselves: use .aggregate(jacobian).")
         self._follow(gramian.device)
-        return self._weigh_alone(balancer, Gramian.of(gramian)).weights
+        return self._weigh_alone(side, Gramian.of(gramian)).weights
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """The aggregate of task gradients of your own, with smoothing; counts as a step.
@@ -313,20 +280,20 @@ class Balancer(nn.Module):
             IsonomyError: The method needs more than the gradients, or J has the wrong shape or is not finite.
         """
         checks.require_matrix("jacobian", jacobian, len(self.tasks), square=False)
-        balancer = checks.gradient_side(self._gradient)
+        side = checks.gradient_side(self._side)
         checks.require_level("parameters", self.levels, self._stages, probed=False, named=True)
         self._follow(jacobian.device)
-        rows: Rows = [[row] for row in jacobian.detach().unbind()]
-        for smoothing in self._smoothing:
-            rows = smoothing(rows, torch.arange(len(rows), device=jacobian.device))
-        whole = Jacobian([rows], [torch.zeros_like(rows[0][0])], "parameters") if balancer.jacobian else None
+        rows = [[row] for row in jacobian.detach().unbind()]
+        for smoothing in side.smoothings:
+            rows = smoothing(rows, self._everyone)
         taken = Taken([*map(list, rows)], [], [jacobian])
-        return self._weigh_alone(balancer, Gramian.of(taken.gramian), whole).combine(taken, 1.0, [jacobian])[0]
+        whole = Jacobian([rows], [torch.zeros_like(rows[0][0])], "parameters") if side.balancer.jacobian else None
+        return self._weigh_alone(side, Gramian.of(taken.gramian), whole).combine(taken, 1.0, [jacobian])[0]
 
-    def _weigh_alone(self, balancer: GradientBalancer, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
+    def _weigh_alone(self, side: GradientSide, gram: Gramian, jacobian: Jacobian | None = None) -> Weighed:
         ones = torch.ones_like(gram.norms)
         step = Step([], Doubts(self.tasks, "ignore"), self._everyone, None, ones, {}, [])
-        found = weigh(balancer, self.heads, gram, step, jacobian)
+        found = side.weigh(gram, step, jacobian)
         self._commit(step, found, gram)
         return found
 
@@ -338,7 +305,8 @@ class Balancer(nn.Module):
         Args:
             losses: As for a call; no gradients are needed.
         """
-        positions, values = reading.read_losses(losses, self.tasks, self.allow_missing)
+        with distributed.together():
+            positions, values = reading.read_losses(losses, self.tasks, self.allow_missing)
         with torch.inference_mode(False), torch.no_grad():  # a step could not write to state made in inference mode
             heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
             self._follow(heard.device)

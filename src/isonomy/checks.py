@@ -16,6 +16,7 @@ from isonomy.stages import GradientBalancer, Level, LossBalancer, Smoothing, Sta
 
 if TYPE_CHECKING:
     from isonomy.engine import Graph
+    from isonomy.side import GradientSide
 
 _REENTRANT = "CheckpointFunctionBackward"
 # What hides, as one node of the graph, tensors that the heads read; and the way out.
@@ -239,13 +240,13 @@ def require_unsharded(graph: Graph) -> None:
         )
 
 
-def gradient_side(balancer: GradientBalancer | None) -> GradientBalancer:
-    """The gradient balancer, if there is one that can do without losses."""
-    if balancer is None:
+def gradient_side(side: GradientSide | None) -> GradientSide:
+    """The gradient side, if there is one that can do without losses."""
+    if side is None:
         raise IsonomyError("The method balances losses and has no gradient side: call the balancer on losses.")
-    if balancer.uses_losses:
-        raise IsonomyError(f"{type(balancer).__name__} needs the losses besides the gradients: call it on losses.")
-    return balancer
+    if side.balancer.uses_losses:
+        raise IsonomyError(f"{type(side.balancer).__name__} needs the losses besides the gradients: call it on losses.")
+    return side
 
 
 def require_matrix(what: str, matrix: Tensor, rows: int, square: bool) -> None:

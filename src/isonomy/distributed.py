@@ -159,7 +159,7 @@ def _buckets(row: Sequence[Tensor]) -> list[list[Tensor]]:
     kind, room = None, 0
     for part in row:
         flat = (torch.view_as_real(part) if part.is_complex() else part).reshape(-1)
-        for piece in flat.split(_BUCKET) if len(flat) else ():
+        for piece in torch.split(flat, _BUCKET) if len(flat) else ():
             if (piece.dtype, piece.device) != kind or len(piece) > room:
                 buckets.append([])
                 kind, room = (piece.dtype, piece.device), _BUCKET
@@ -171,7 +171,7 @@ def _buckets(row: Sequence[Tensor]) -> list[list[Tensor]]:
 def _unpack(flat: Tensor, bucket: list[Tensor]) -> None:
     """Writes a message's numbers to the pieces of a bucket; what it was filled up with stays."""
     sizes = [len(piece) for piece in bucket]
-    torch._foreach_copy_(bucket, flat[: sum(sizes)].split(sizes))
+    torch._foreach_copy_(bucket, torch.split(flat[: sum(sizes)], sizes))
 
 
 def _empty(like: Sequence[Tensor]) -> list[Tensor]:

@@ -41,8 +41,8 @@ class Doubts:
         def answer(bad: list[bool]) -> None:
             if self.nonfinite == "raise":
                 raise IsonomyError(
-                    f"The {what} of task {listing(compress(self.names, bad))} is not finite: find out why, or build "
-                    "the balancer with nonfinite='skip' to leave such steps out."
+                    f"The {what} of task {listing(compress(self.names, bad))} is not finite: find out why (in float16, "
+                    "pass grad_scaler=), or build the balancer with nonfinite='skip' to leave such steps out."
                 )
             self._fine = False
 

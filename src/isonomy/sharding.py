@@ -27,6 +27,5 @@ def under_other_roots(nodes: Iterable[Node], features: Sequence[Tensor]) -> bool
     if not groups:
         return False
     hooks = [hook for feature in features for hook in (feature._backward_hooks or {}).values()]
-    states = [getattr(hook, "__self__", None) for hook in hooks]
-    roots = {id(state._comm_ctx) for state in states if hasattr(state, "_comm_ctx")}
-    return any(id(group.comm_ctx) not in roots for group in groups)
+    roots = [getattr(getattr(hook, "__self__", None), "_comm_ctx", None) for hook in hooks]
+    return any(all(group.comm_ctx is not root for root in roots) for group in groups)

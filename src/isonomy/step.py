@@ -1,22 +1,17 @@
-"""A step on its way through the balancer: what is known of it, the loss side, the weights of the gradient side."""
+"""A step on its way through the balancer: what is known of it, and the loss side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from isonomy import distributed, engine
+from isonomy import distributed
 from isonomy.doubts import Doubts
-from isonomy.engine import Graph, Lean
-from isonomy.gramian import Gramian, Rows, finite
-from isonomy.stages import GradientBalancer, Heads, Jacobian, LossBalancer, Measurement
-
-if TYPE_CHECKING:
-    from isonomy.taken import Taken
+from isonomy.gramian import finite
+from isonomy.stages import LossBalancer
 
 
 @dataclass
@@ -99,89 +94,3 @@ def balance_losses(
             parameter.requires_grad_(before)
     found = {parameter: g for parameter, g in zip(own, gradients, strict=True) if g is not None}
     return Step(losses, doubts, active, values, weights, found, inputs)
-
-
-def jacobian_of(step: Step, rows: Rows, graph: Graph) -> Jacobian:
-    """The rows of a step by batch, as they were before each was divided by the number of batches and unscaled."""
-    size, factor = len(step.active), step.batches / step.scale
-    if factor != 1:
-        # Float16 does not hold the numbers that a scale is there to lift.
-        rows = [[part.to(torch.promote_types(part.dtype, torch.float32)) * factor for part in row] for row in rows]
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return Jacobian(batches, [tensor.detach() for tensor in graph.shared], graph.level)
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What a gradient balancer made of a step.
-
-    Attributes:
-        weights: At the shared parameters, shape (K,).
-        head_weights: At the heads, if they are weighted, shape (K,).
-        heads: Whether they are.
-        aggregate: In place of the weights, from a method that works on the elements of J.
-    """
-
-    weights: Tensor
-    head_weights: Tensor
-    heads: Heads
-    aggregate: list[Tensor] | None = None
-
-    @property
-    def reported(self) -> Tensor | None:
-        """The weights, if the method has any."""
-        return self.weights if self.aggregate is None else None
-
-    def combine(self, taken: Taken | Lean, scale: float, shared: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of the shared tensors, in their dtypes, from task gradients as taken, times a scale."""
-        if self.aggregate is None:
-            parts = taken.combine(self.weights * scale)
-        else:
-            parts = [part * scale for part in self.aggregate] if scale != 1 else self.aggregate
-        return [part.to(tensor.dtype) for part, tensor in zip(parts, shared, strict=True)]
-
-    def at_heads(self, heads: Sequence[dict[Tensor, Tensor]], batches: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The gradients of the heads' leaves, from each task's own, batch by batch."""
-        for weight, head in zip(self.head_weights.repeat(batches), heads, strict=False):
-            for leaf, gradient in head.items():
-                yield leaf, gradient * weight.to(gradient) if self.heads == "weighted" else gradient
-
-
-def weigh(
-    balancer: GradientBalancer, heads: Heads, gram: Gramian, step: Step, jacobian: Jacobian | None = None
-) -> Weighed:
-    """Lets the gradient balancer decide, and remember.
-
-    Tasks whose gradient is zero have no direction and are left out; their heads go on by their own gradient, since
-    a head that starts at zero could otherwise never leave it.
-    """
-    measurement = Measurement(gram, step.active, step.values, step.loss_weights, jacobian)
-    zero = gram.norms == 0
-    present = None if balancer.copes_with_zeros or not zero.any() else (~zero).nonzero().squeeze(1)
-    if present is not None:
-        if not len(present):
-            return Weighed(torch.zeros_like(gram.norms), torch.ones_like(gram.norms), heads)
-        measurement = measurement.subset(present)
-    found = balancer(measurement)
-    step.own.update(zip(balancer.parameters(), balancer.own_gradients(measurement), strict=False))
-    balancer.update(measurement, found)
-    if isinstance(found, list):
-        return Weighed(torch.zeros_like(gram.norms), torch.ones_like(gram.norms), heads, found)
-    weights, head_weights = found, balancer.head_weights(measurement, found)
-    if balancer.max_norm is not None:
-        weights = found * (balancer.max_norm / measurement.gramian.combined_norm(found)).clamp(max=1.0)
-    if present is not None:
-        weights = torch.zeros_like(gram.norms).index_copy_(0, present, weights)
-        head_weights = torch.zeros_like(gram.norms).index_copy_(0, present, head_weights)
-    return Weighed(weights, head_weights.masked_fill(zero, 1.0), heads)
-
-
-def known_gradients(step: Step, graph: Graph, found: Weighed) -> dict[Tensor, Tensor]:
-    """The balanced gradients under weights that are known: no task's gradient is taken apart."""
-    leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
-    factors = found.head_weights if found.heads == "weighted" else torch.ones_like(found.head_weights)
-    with engine.blocked(graph):
-        heads = engine.pull(step.losses, step.seeds(factors), leaves, retain=True)
-        keep = graph.retain or (graph.entangled and graph.level == "features")
-        shared = engine.pull(step.losses, step.seeds(found.weights), graph.shared, retain=keep)
-    return engine.accumulated([*zip(graph.shared, shared, strict=True), *zip(leaves, heads, strict=True)])

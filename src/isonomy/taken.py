@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from isonomy.engine import Graph, Lean
 from isonomy.gramian import gramian, weighted_sum
 from isonomy.stages import FeatureReduce, Level
 from isonomy.step import Step
+
+Memory = Literal["full", "lean"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Taken:
 
 
 def take(
-    step: Step, graph: Graph, probe: Sequence[Tensor] | None, whole: bool, lean: bool, reduce: FeatureReduce
+    step: Step, graph: Graph, probe: Sequence[Tensor] | None, whole: bool, memory: Memory, reduce: FeatureReduce
 ) -> Taken | Lean:
     """Runs every task's backward pass.
 
@@ -66,7 +69,7 @@ def take(
         graph: Of its losses.
         probe: The tensors at which to take the gradients instead, the graph staying as it is.
         whole: Whether every process needs whole rows.
-        lean: Whether to hold no rows at the parameters at all.
+        memory: Whether to hold rows at the parameters, ``"full"``, or none at all.
         reduce: What of a feature's gradient is measured.
     """
     seeds = step.seeds(1.0)
@@ -75,7 +78,7 @@ def take(
     if probe is not None:
         shared, level = probe, engine.level_of(probe)
         rows = engine.rows_at(step.losses, seeds, probe)
-    elif lean and level == "parameters":
+    elif memory == "lean" and level == "parameters":
         return engine.lean(step.losses, seeds, graph)
     else:
         rows, heads = engine.task_gradients(step.losses, seeds, graph)

@@ -118,6 +118,7 @@ def worker(rank, world):
     found["other experts"] = other_experts(rank)
     found["static graph"] = static_graph()
     found["missing task"] = missing_task()
+    found["after a step"] = message(lambda: isonomy.build("famo", 2).step_end(torch.ones(3 if rank == 1 else 2)))
     return found
 
 
@@ -156,6 +157,11 @@ def test_what_one_process_refuses_stops_the_others(found, title):
 def test_a_loss_balancer_too(found):
     assert found[0]["loss balancer"][0].startswith("Process 1")
     assert "needs no gradient" in found[1]["loss balancer"][0]
+
+
+def test_losses_after_a_step_too(found):
+    assert found[0]["after a step"].startswith("Process 1")
+    assert "losses holds 3 losses for 2 tasks" in found[1]["after a step"]
 
 
 def test_the_next_step_goes_on(found):

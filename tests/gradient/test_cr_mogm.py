@@ -81,7 +81,7 @@ def test_without_momentum_it_is_the_other_method(make):
 @every
 def test_with_momentum_the_other_method_sees_what_it_would_see_alone(make):
     plain, balancer = isonomy.Balancer(make(), tasks=3), wrapped(make(), momentum=0.5)
-    plain._gradient.max_norm = balancer._gradient.max_norm = None
+    plain._side.balancer.max_norm = balancer._side.balancer.max_norm = None
     expected = None
     for target in targets(4):
         M(target).step(plain)

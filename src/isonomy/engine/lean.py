@@ -74,13 +74,14 @@ def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lea
     tops: list[Arrived] = []
     G = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses[0].device)
     with _silent(graph):
-        for segment in plan(losses, graph):
+        for number, segment in enumerate(plan(losses, graph)):
             with _stopped(segment):
                 for task, wanted, head in zip(held, leaves, heads, strict=True):
                     mine = [edge for edge in wanted if edge[0] in segment.nodes]
                     _advance(task, segment, mine, graph.retain)
                     head.update((wanted[edge], task.pop(edge)) for edge in mine if edge in task)
-            tops = tops or [dict(task) for task in held]
+            if number == 1:
+                tops = [dict(task) for task in held]
             G += _inner_products(held, segment).to(G.device)
     return Lean(G, heads, tops, graph)
 

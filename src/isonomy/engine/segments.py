@@ -39,7 +39,9 @@ class Segment:
 
 
 def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
-    """The segments from the losses down; the first, which may be empty, ends where losses meet or parameters are read.
+    """The segments from the losses down, two or more.
+
+    The first ends where losses meet, the second where shared parameters are read; either may be empty.
 
     For every task are held: the gradients where its pass pauses, and those of the parameters and ghosts on the way
     there. No segment holds more than some step from one node to the next has to, and there are as few as that allows.
@@ -51,8 +53,9 @@ def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
     found = {leaf: ghost_of(leaf, parents, len(losses)) for leaf in leaves} if alone else {}
     ghosts = [ghost for ghost in found.values() if ghost is not None]
     readers = {node for leaf in leaves for node, _, _ in readers_of(leaf, parents)[0]}
-    late = common | readers | {*leaves}
-    line = _Line(roots, parents, late, [leaf for leaf in leaves if not found.get(leaf)], ghosts)
+    line = _Line(
+        roots, parents, (common, readers | {*leaves}), [leaf for leaf in leaves if not found.get(leaf)], ghosts
+    )
     cuts = line.cuts()
     while hooked := {edge for cut in cuts for edge in line.crossing(cut) if line.hooked(edge)}:
         line.closed |= hooked
@@ -90,13 +93,18 @@ class _Line:
     Args:
         roots: The edges of the losses.
         parents: Of their graphs.
-        late: The nodes to run as late as possible.
+        late: The nodes to run as late as possible, and those to run later still.
         leaves: The shared parameters that have no ghost.
         ghosts: Of the others.
     """
 
     def __init__(
-        self, roots: Sequence[Edge], parents: Parents, late: Set[Any], leaves: Sequence[Any], ghosts: Sequence[Ghost]
+        self,
+        roots: Sequence[Edge],
+        parents: Parents,
+        late: tuple[Set[Any], Set[Any]],
+        leaves: Sequence[Any],
+        ghosts: Sequence[Ghost],
     ) -> None:
         self.leaves, self.ghosts = leaves, ghosts
         bypassed = {node for ghost in ghosts for node in ghost.bypassed}
@@ -111,7 +119,8 @@ class _Line:
         self.complete = [max(place[use.node] for use in ghost.uses) for ghost in ghosts]
         self.taker = {edge: place[edge[0]] for edge in self.givers}
         self.taker |= {use.edge: last for ghost, last in zip(ghosts, self.complete, strict=True) for use in ghost.uses}
-        self.first = min((place[node] for node in late if node in place), default=0)
+        starts = [min((place[node] for node in nodes if node in place), default=0) for nodes in late]
+        self.first = (min(starts), starts[1])
         self.closed: set[Edge] = set()
         self._open: set[Edge] = set()
         # What is held for a task at every cut, and what a segment holds besides for having run a node.
@@ -140,11 +149,11 @@ class _Line:
         """Where the segments start."""
         size = len(self.nodes)
         closed = {cut for edge in self.closed for cut in range(self.givers[edge][0] + 1, self.taker[edge] + 1)} - {0}
-        start = next(cut for cut in range(self.first, -1, -1) if cut not in closed)
+        meet, start = (next(cut for cut in range(first, -1, -1) if cut not in closed) for first in self.first)
         limit = max(
             inside + across for inside, across in zip(self.inside[start:], self.across[start + 1 :], strict=True)
         )
-        cuts = [0, start]
+        cuts = [0, meet, start]
         while cuts[-1] < size:
             best, held = 0, 0
             for cut in range(cuts[-1] + 1, size + 1):
@@ -180,25 +189,28 @@ class _Line:
         return Segment(nodes, stops, list(targets), leaves, ghosts, start == 0 and len(stops) < 2)
 
 
-def _ordered(roots: Sequence[Edge], parents: Parents, late: Set[Any], bypassed: Set[Any]) -> list[Any]:
+def _ordered(roots: Sequence[Edge], parents: Parents, late: tuple[Set[Any], Set[Any]], bypassed: Set[Any]) -> list[Any]:
     """Every node after all that read it; leaves as soon, and the late ones as late as they can."""
     waiting = {node: len(readers) for node, readers in parents.items()}
-    ready: list[Any] = []
-    held_back: list[Any] = []
     order: list[Any] = []
+    ready: list[Any] = []
+    soon: list[Any] = []
+    last: list[Any] = []
 
     def free(node: Any) -> None:
-        if node not in bypassed:
-            (order if leaf_of(node) is not None else held_back if node in late else ready).append(node)
+        if leaf_of(node) is not None:
+            order.append(node)
+        else:
+            (last if node in late[1] else soon if node in late[0] else ready).append(node)
 
     for node in dict.fromkeys(node for node, _ in roots):
         if not waiting[node]:
             free(node)
-    while ready or held_back:
-        node = (ready or held_back).pop()
+    while queue := ready or soon or last:
+        node = queue.pop()
         order.append(node)
         for child, _ in node.next_functions:
-            if child is not None:
+            if child is not None and child not in bypassed:
                 waiting[child] -= 1
                 if not waiting[child]:
                     free(child)
