@@ -12,10 +12,12 @@ from isonomy.engine.lean import lean
 from isonomy.engine.segments import Segment, plan
 
 
-def same(losses: Sequence[Tensor], shared: Iterable[Tensor], tolerance: float = 1e-10) -> list[Segment]:
+def same(
+    losses: Sequence[Tensor], shared: Iterable[Tensor], tolerance: float = 1e-10, keep: bool = False
+) -> list[Segment]:
     """Lean equals one ``torch.autograd.grad`` a task, whose gradients are all there at a time; returns the segments."""
     shared = [tensor for tensor in shared if tensor.requires_grad]
-    graph = trace(losses, shared, retain=True)
+    graph = trace(losses, shared, retain=keep)
     seeds = [torch.full_like(loss, 0.5 + task) for task, loss in enumerate(losses)]
     leaves = list(dict.fromkeys([*shared, *(leaf for head in graph.heads for leaf in head)]))
     rows = []

@@ -1,7 +1,9 @@
 """Every kind of graph: pauses, heads, hooks and what is held."""
 
 import gc
+import math
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from isonomy import IsonomyError
-from isonomy.engine import trace
+from isonomy.engine import task_gradients, trace
 from isonomy.engine.lean import lean
 from tests.engine.compare import ghosts, same
 from tests.engine.test_ghost import losses_of
@@ -78,7 +80,7 @@ def test_losses_at_several_depths(batch, order):
         features.append(z)
     heads = [nn.Linear(8, 2) for _ in stages]
     losses = [head(feature).square().mean() for head, feature in zip(heads, features, strict=True)]
-    same([losses[i] for i in order], parameters(*stages))
+    same([losses[i] for i in order], parameters(*stages), keep=True)
     # One head that reads all depths, and a task of its own for each.
     both = [nn.Linear(8, 2)(sum(features)).square().mean(), *losses]
     same([both[i] for i in order], parameters(*stages))
@@ -90,7 +92,7 @@ def test_weights_used_in_several_places(batch):
     x = torch.randn(batch, 8)
     same(losses_of(once(twice(twice(x)))), parameters(once, twice))
     z = twice(once(twice(x)))
-    same(losses_of(z), parameters(once, twice))
+    same(losses_of(z), parameters(once, twice), keep=True)
     for _ in range(3):
         z = twice(layer()(z))
     same(losses_of(z), parameters(once, twice))
@@ -108,8 +110,8 @@ def test_only_some_layers_shared():
     trunk = nn.Sequential(*(layer() for _ in range(4)))
     losses = losses_of(trunk(torch.randn(2, 8)))
     for number in range(4):
-        same(losses, trunk[number].parameters())
-    same(losses, parameters(trunk[0], trunk[3]))
+        same(losses, trunk[number].parameters(), keep=True)
+    same(losses, parameters(trunk[0], trunk[3]), keep=True)
     same(losses, [trunk[2][0].bias])
 
 
@@ -119,7 +121,7 @@ def test_tasks_that_share_little():
     unused = nn.Parameter(torch.ones(3))
     z = c(x)
     losses = [a(z).square().sum(), b(z).sum(), z.square().sum(), (a(x).sum() * b(x)).sum(), b(x).sum()]
-    same(losses, [*parameters(a, b, c), unused])
+    same(losses, [*parameters(a, b, c), unused], keep=True)
     same(losses[3:], [unused, *parameters(a, b)])
 
 
@@ -287,7 +289,46 @@ def test_heads_are_freed_on_the_way():
 def test_what_lies_between_heads_and_parameters_is_not_freed_by_the_first_task(tasks):
     trunk, neck = nn.Sequential(layer(), layer()), layer()
     z = neck(trunk(torch.randn(2, 8)))
-    found = same([nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)], trunk.parameters())
-    assert found[0].last
-    losses = [nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)]
-    lean(losses, [torch.ones(())] * tasks, trace(losses, list(trunk.parameters()))).combine(torch.ones(tasks))
+    assert same([nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)], trunk.parameters())[0].last
+
+
+def test_passes_pause_where_little_is_held():
+    """Blocks that are wide inside: the narrow places between them are as good for the budget, and cheaper."""
+    width, inside, batch = 16, 256, 40
+    trunk = nn.Sequential(*(nn.Sequential(layer(width, inside), layer(inside, width)) for _ in range(8)))
+    found = same(losses_of(trunk(torch.randn(batch, width))), trunk.parameters())
+    pauses = [
+        math.prod(node._input_metadata[0].shape)
+        for segment in found[1:]
+        for node, _ in segment.targets
+        if node in segment.stops
+    ]
+    assert len(pauses) >= 4
+    assert set(pauses) == {batch * width}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "vit"])
+def test_nothing_of_the_size_of_all_rows_is_held(kind, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from peak import memory
+
+    tasks = 8
+    if kind == "mlp":
+        trunk, x = nn.Sequential(*(layer(128) for _ in range(8))), torch.randn(16, 128)
+    else:
+        trunk, x = nn.Sequential(*(Residual(64) for _ in range(8))), torch.randn(4, 16, 64)
+    heads = [nn.Linear(x.shape[-1], 2) for _ in range(tasks)]
+    shared = list(trunk.parameters())
+    size = sum(parameter.numel() for parameter in shared)
+
+    def step(rows):
+        z = trunk(x)
+        losses = [head(z).square().mean() for head in heads]
+        graph, seeds = trace(losses, shared), [torch.ones(())] * tasks
+        if rows:
+            return task_gradients(losses, seeds, graph)
+        return lean(losses, seeds, graph).combine(torch.ones(tasks))
+
+    peaks = [memory(lambda rows=rows: step(rows), lambda: None, torch.device("cpu")).peak / 8 for rows in (True, False)]
+    assert peaks[0] > tasks * size
+    assert peaks[1] < (2 + tasks / 4) * size

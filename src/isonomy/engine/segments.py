@@ -60,7 +60,8 @@ def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
     while hooked := {edge for cut in cuts for edge in line.crossing(cut) if line.hooked(edge)}:
         line.closed |= hooked
         cuts = line.cuts()
-    return [line.segment(*ends) for ends in itertools.pairwise([*cuts, len(line.nodes)])]
+    pairs = itertools.pairwise([*cuts, len(line.nodes)])
+    return [line.segment(start, stop, number == 0) for number, (start, stop) in enumerate(pairs)]
 
 
 def _read(roots: Sequence[Edge]) -> tuple[Parents, set[Any]]:
@@ -110,15 +111,13 @@ class _Line:
         bypassed = {node for ghost in ghosts for node in ghost.bypassed}
         self.nodes = _ordered(roots, parents, late, bypassed)
         place = self.place = {node: position for position, node in enumerate(self.nodes)}
-        # The nodes that bring an edge something, -1 being the loss itself; and the last node that needs it.
+        # The nodes that bring an edge something, -1 being the loss itself.
         self.givers: dict[Edge, list[int]] = {edge: [-1] for edge in roots}
         for position, node in enumerate(self.nodes):
             for edge in node.next_functions:
                 if edge[0] is not None and edge[0] not in bypassed:
                     self.givers.setdefault(edge, []).append(position)
         self.complete = [max(place[use.node] for use in ghost.uses) for ghost in ghosts]
-        self.taker = {edge: place[edge[0]] for edge in self.givers}
-        self.taker |= {use.edge: last for ghost, last in zip(ghosts, self.complete, strict=True) for use in ghost.uses}
         starts = [min((place[node] for node in nodes if node in place), default=0) for nodes in late]
         self.first = (min(starts), starts[1])
         self.closed: set[Edge] = set()
@@ -127,8 +126,7 @@ class _Line:
         change, self.inside = [0] * (len(self.nodes) + 1), [0] * len(self.nodes)
         for edge, givers in self.givers.items():
             change[givers[0] + 1] += _numel(edge)
-            if self.taker[edge] + 1 < len(change):
-                change[self.taker[edge] + 1] -= _numel(edge)
+            change[place[edge[0]] + 1] -= _numel(edge)
         self.across = list(itertools.accumulate(change))
         for edge in self._wanted():
             self.inside[place[edge[0]]] += _numel(edge)
@@ -143,12 +141,12 @@ class _Line:
 
     def crossing(self, cut: int) -> list[Edge]:
         """The edges that are given something before a cut and are needed after it."""
-        return [edge for edge, givers in self.givers.items() if givers[0] < cut <= self.taker[edge]]
+        return [edge for edge, givers in self.givers.items() if givers[0] < cut <= self.place[edge[0]]]
 
     def cuts(self) -> list[int]:
         """Where the segments start."""
         size = len(self.nodes)
-        closed = {cut for edge in self.closed for cut in range(self.givers[edge][0] + 1, self.taker[edge] + 1)} - {0}
+        closed = {cut for edge in self.closed for cut in range(self.givers[edge][0] + 1, self.place[edge[0]] + 1)} - {0}
         meet, start = (next(cut for cut in range(first, -1, -1) if cut not in closed) for first in self.first)
         limit = max(
             inside + across for inside, across in zip(self.inside[start:], self.across[start + 1 :], strict=True)
@@ -176,8 +174,8 @@ class _Line:
             self._open.add(edge)
         return False
 
-    def segment(self, start: int, stop: int) -> Segment:
-        """The segment between two cuts."""
+    def segment(self, start: int, stop: int, apart: bool) -> Segment:
+        """The segment between two cuts; ``apart`` if losses do not meet in it."""
         nodes = set(self.nodes[start:stop])
         leaves = [leaf for leaf in self.leaves if leaf in nodes]
         crossing = self.crossing(stop)
@@ -186,7 +184,7 @@ class _Line:
         targets = dict.fromkeys([*pauses, *(edge for edge in self._wanted() if edge[0] in nodes)])
         ghosts = [ghost for ghost, last in zip(self.ghosts, self.complete, strict=True) if start <= last < stop]
         # Several stops may have common nodes between them, which all passes come through.
-        return Segment(nodes, stops, list(targets), leaves, ghosts, start == 0 and len(stops) < 2)
+        return Segment(nodes, stops, list(targets), leaves, ghosts, apart and len(stops) < 2)
 
 
 def _ordered(roots: Sequence[Edge], parents: Parents, late: tuple[Set[Any], Set[Any]], bypassed: Set[Any]) -> list[Any]:
