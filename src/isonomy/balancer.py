@@ -169,13 +169,15 @@ class Balancer(nn.Module):
             if learns and self._side is not None:
                 graph = self._trace(flat, names * len(batches), shared, probe is not None, retain_graph)
                 reached.extend(graph.used if graph.level == "parameters" else ())
-        total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]).sum() / len(batches)
+        wide = [loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]
         if not learns:
-            return total
+            return torch.stack(wide).sum() / len(batches)
+        heard = torch.stack([loss.detach() for loss in wide]).view(len(batches), -1).mean(0)
+        total = heard.sum()
         self._follow(total.device)
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         scale = float(grad_scaler.get_scale()) if scaled else 1.0
-        values = distributed.mean(torch.stack([loss.detach().double() for loss in flat]).view(len(batches), -1).mean(0))
+        values = distributed.mean(heard.to(torch.float64, copy=True))
         doubts = Doubts(names, "skip" if scaled else self.nonfinite)
         if not doubts.finite("loss", values.isfinite()):
             return engine.hand_over(total, self._nothing(flat, scaled), scale)
@@ -231,8 +233,8 @@ class Balancer(nn.Module):
             self._own.step(step.own, step.active)
             step.own.clear()
         if gram is not None and found is not None:
-            self.held.fill_(torch.nan)
-            self.held[:, step.active] = torch.stack([found.weights, found.head_weights])
+            held = torch.stack([found.weights, found.head_weights])
+            self.held.fill_(torch.nan).index_copy_(1, step.active, held)
         self.steps += 1
         weights = None if found is None else found.reported
         self._report = StepReport.of(self.tasks, step.active, step.values, step.loss_weights, weights, gram)

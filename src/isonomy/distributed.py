@@ -96,7 +96,7 @@ def feature_gramian(matrix: Tensor) -> Tensor:
     Samples of different processes are different coordinates of the feature, so inner products add up; the mean over the
     whole batch divides each sample's gradient by the number of processes, and G by its square.
     """
-    return total(matrix).div_(world_size() ** 2)
+    return total(matrix).div_(world_size() ** 2) if world_size() > 1 else matrix
 
 
 def mean_rows(rows: list[list[Tensor]]) -> list[list[Tensor]]:

@@ -70,7 +70,7 @@ class Doubts:
         if self.nonfinite == "ignore":
             return True
         self._open.append((bad, answer))
-        return self.settle() if bad.device.type == "cpu" else True
+        return bad.device.type != "cpu" or self.settle()
 
     def settle(self) -> bool:
         """Reads what is open to the host; whether the step goes on.
@@ -79,7 +79,9 @@ class Doubts:
             IsonomyError: A number makes the step impossible, the first that was noted.
         """
         opened, self._open = self._open, []
-        read = torch.stack([bad for bad, _ in opened]).tolist() if opened else []
+        read = (
+            torch.stack([bad for bad, _ in opened]).tolist() if len(opened) > 1 else [bad.tolist() for bad, _ in opened]
+        )
         for (_, answer), bad in zip(opened, read, strict=True):
             if self._fine and any(bad):
                 answer(bad)

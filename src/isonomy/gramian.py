@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Columns of J that are multiplied at a time: few enough for a CPU's cache and float32 sums, enough to fill a GPU.
-_CHUNK_CPU, _CHUNK_GPU = 1 << 14, 1 << 20
+# Numbers of J that are multiplied at a time: few enough for a CPU's cache and float32 sums, enough to fill a GPU.
+_CHUNK_CPU, _CHUNK_GPU = 1 << 18, 1 << 24
 # Squared norms between which products of float32 numbers neither vanish nor overflow.
 _SMALLEST, _LARGEST = 1e-28, 1e36
 
@@ -39,9 +39,9 @@ class Gramian:
         """Splits a matrix of inner products, shape (T, T), or a stack of them, into norms and cosines."""
         matrix = matrix.detach().double()
         norms = matrix.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-        inverse = torch.where(norms == 0, 0.0, 1 / norms)
-        cosines = (matrix * inverse[..., None, :] * inverse[..., None]).clamp_(-1, 1)
-        cosines = (cosines + cosines.mT).div_(2)
+        inverse = norms.reciprocal().nan_to_num_(nan=torch.nan, posinf=0.0)
+        cosines = (matrix * inverse[..., None, :]).mul_(inverse[..., None])
+        cosines = (cosines + cosines.mT).div_(2).clamp_(-1, 1)
         cosines.diagonal(dim1=-2, dim2=-1).fill_(1.0)
         return cls(norms, cosines)
 
@@ -96,23 +96,22 @@ def gramians(rows: Rows) -> Tensor:
         # Reduced precision of float32 products is meant for the model, and a GPU's sums are long.
         return _products(rows, torch.float64)
     stack = _products(rows, torch.float32)
-    norms = stack.sum(0).diagonal()
-    safe = (norms > _SMALLEST) & (norms < _LARGEST)
-    return stack if bool(safe.all()) else _products(rows, torch.float64)
+    safe = all(_SMALLEST < squared < _LARGEST for squared in stack.sum(0).diagonal().tolist())
+    return stack if safe else _products(rows, torch.float64)
 
 
 def _products(rows: Rows, narrowest: torch.dtype) -> Tensor:
     """Inner products by shared tensor: of few columns at least as precise as ``narrowest``, their sums in float64."""
-    size = len(rows)
-    stack = torch.zeros(len(rows[0]), size, size, dtype=torch.float64, device=rows[0][0].device)
+    size, first = len(rows), rows[0][0]
+    stack = torch.zeros(len(rows[0]), size, size, dtype=torch.float64, device=first.device)
+    columns = (_CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU) // size + 1
     for G, parts in zip(stack, zip(*rows, strict=True), strict=True):
         # The real inner product of complex gradients is that of their real and imaginary parts.
         flat = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in parts]
         wide = functools.reduce(torch.promote_types, (vector.dtype for vector in flat), narrowest)
         product = torch.empty(size, size, dtype=wide, device=G.device)
-        chunk = _CHUNK_CPU if G.device.type == "cpu" else _CHUNK_GPU
-        for blocks in zip(*(vector.split(chunk) for vector in flat), strict=True):
-            block = torch.stack(blocks).to(wide)
+        for start in range(0, len(flat[0]), columns):
+            block = torch.stack([vector[start : start + columns] for vector in flat]).to(wide)
             # Written to a tensor of its own, a product is out of autocast's reach.
             G.add_(torch.mm(block, block.T, out=product))
     return stack

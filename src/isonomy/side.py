@@ -112,7 +112,7 @@ class GradientSide:
         if self.smoothings and isinstance(taken, Taken):
             step.doubts.finite("gradient", finite(taken.rows))
         else:
-            gram = Gramian.of(taken.gramian / scale**2)
+            gram = Gramian.of(taken.gramian if scale == 1 else taken.gramian / scale**2)
             step.doubts.finite("gradient", gram.norms.isfinite())
         if step.scaled and taken.heads:  # Where a head alone overflows, the step is skipped as well.
             step.doubts.finite("gradient", step.heads_finite(taken.heads))

@@ -54,8 +54,8 @@ class Step:
 
         Losses of several batches count as their mean.
         """
-        weights = (self.loss_weights * factors * (self.scale / self.batches)).unbind()
-        return [w.to(loss) for w, loss in zip(weights * self.batches, self.losses, strict=True)]
+        weights = self.loss_weights * factors * (self.scale / self.batches)
+        return [w.to(loss) for w, loss in zip(weights.unbind() * self.batches, self.losses, strict=True)]
 
     def heads_finite(self, heads: Sequence[dict[Tensor, Tensor]]) -> Tensor:
         """Whether the gradients at each task's head are finite, on all processes and for all batches, shape (K,)."""

@@ -332,3 +332,26 @@ def test_nothing_of_the_size_of_all_rows_is_held(kind, monkeypatch):
     peaks = [memory(lambda rows=rows: step(rows), lambda: None, torch.device("cpu")).peak / 8 for rows in (True, False)]
     assert peaks[0] > tasks * size
     assert peaks[1] < (2 + tasks / 4) * size
+
+
+class Counted(torch.autograd.Function):
+    count = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Counted.count += 1
+        return 2 * gradient
+
+
+def test_the_weighted_pass_starts_below_the_heads():
+    trunk = layer()
+    z = Counted.apply(trunk(torch.randn(2, 8)))
+    losses = [nn.Linear(8, 2)(z).square().mean() for _ in range(3)]
+    found = lean(losses, [torch.ones(())] * 3, trace(losses, list(trunk.parameters())))
+    assert Counted.count == 3
+    found.combine(torch.ones(3))
+    assert Counted.count == 3

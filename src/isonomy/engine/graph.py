@@ -145,7 +145,7 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
     entangled = sum(map(len, nodes)) > len(set().union(*nodes))
     past = [False] * len(losses)
     if level == "features":
-        below = [edge for stop in stops for edge in walk(stop, {}) if edge != stop]
+        below = _below(stops)
         trunk = {edge[0] for edge in below} | {edge[0] for edge in stops}
         tied = {leaf_of(node) for node in trunk}
         past = [not trunk.isdisjoint(inner) for inner in nodes]
@@ -159,6 +159,21 @@ def trace(losses: Sequence[Tensor], shared: Sequence[Tensor] | None, retain: boo
     if level == "features" and disjoint and not any(edge_of(loss) in stops for loss in losses):
         graph.readers = [_readers(inner, {edge: index for index, edge in enumerate(stops)}) for inner in nodes]
     return graph
+
+
+def _below(stops: Iterable[Edge]) -> set[Edge]:
+    """Every edge below the stops."""
+    edges: set[Edge] = set()
+    stack = [node for node, _ in stops]
+    entered = set(stack)
+    while stack:
+        for edge in stack.pop().next_functions:
+            if edge[0] is not None and edge not in edges:
+                edges.add(edge)  # type: ignore[arg-type]
+                if edge[0] not in entered:
+                    entered.add(edge[0])
+                    stack.append(edge[0])
+    return edges
 
 
 def _readers(nodes: Iterable[Node], stops: dict[Edge, int]) -> list[tuple[Node, int, int]]:

@@ -26,12 +26,12 @@ class IMTLG(GradientBalancer):
 
     def forward(self, measurement: Measurement) -> Tensor:  # noqa: D102
         norms, C = measurement.gramian.norms, measurement.gramian.cosines
-        present = (norms > 0).to(norms)
+        present = norms > 0
+        ones = present.to(C)
         values, vectors = torch.linalg.eigh(C)
         inverse = torch.where(values > 1e-10 * values[-1], 1 / values, 0.0)
-        beta: Tensor = present * (vectors @ (inverse * (present @ vectors)))
-        shortest = torch.where(norms > 0, norms, torch.inf).min()
-        w = torch.where(norms > 0, beta * (shortest / norms), 0.0)
+        beta: Tensor = vectors @ (inverse * (ones @ vectors)) * ones
+        w = torch.where(present, beta / norms, 0.0)
         total, absolute = w.sum(), w.abs().sum()
         w = w / torch.where(total > 1e-8 * absolute, total, absolute)
         # Opposed gradients: no direction has a positive projection on all.
