@@ -1,0 +1,109 @@
+"""Where passes pause: what is run once, what is freed, what is held."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from isonomy.engine import task_gradients, trace
+from isonomy.engine.lean import lean
+from tests.engine.compare import same
+from tests.engine.test_ghost import losses_of
+from tests.engine.test_lean import Residual, layer
+
+
+@pytest.fixture(autouse=True)
+def doubles():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_heads_are_freed_on_the_way():
+    trunk, heads = nn.Sequential(layer(), layer()), [layer() for _ in range(3)]
+    for retain in (True, False):
+        z = trunk(torch.randn(2, 8))
+        tops = [head(z) for head in heads]
+        losses = [top.square().mean() for top in tops]
+        lean(losses, [torch.ones(())] * 3, trace(losses, list(trunk.parameters()), retain=retain))
+        for top in tops:
+            if retain:
+                torch.testing.assert_close(top.grad_fn._saved_result, top)
+            else:
+                with pytest.raises(RuntimeError, match="freed"):
+                    _ = top.grad_fn._saved_result
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_what_lies_between_heads_and_parameters_is_not_freed_by_the_first_task(tasks):
+    trunk, neck = nn.Sequential(layer(), layer()), layer()
+    z = neck(trunk(torch.randn(2, 8)))
+    assert same([nn.Linear(8, 2)(z).square().mean() for _ in range(tasks)], trunk.parameters())[0].last
+
+
+def test_passes_pause_where_little_is_held():
+    """Blocks that are wide inside: the narrow places between them are as good for the budget, and cheaper."""
+    width, inside, batch = 16, 256, 40
+    trunk = nn.Sequential(*(nn.Sequential(layer(width, inside), layer(inside, width)) for _ in range(8)))
+    found = same(losses_of(trunk(torch.randn(batch, width))), trunk.parameters())
+    pauses = [
+        math.prod(node._input_metadata[0].shape)
+        for segment in found[1:]
+        for node, _ in segment.targets
+        if node in segment.stops
+    ]
+    assert len(pauses) >= 4
+    assert set(pauses) == {batch * width}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "vit"])
+def test_nothing_of_the_size_of_all_rows_is_held(kind, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from peak import memory
+
+    tasks = 8
+    if kind == "mlp":
+        trunk, x = nn.Sequential(*(layer(128) for _ in range(8))), torch.randn(16, 128)
+    else:
+        trunk, x = nn.Sequential(*(Residual(64) for _ in range(8))), torch.randn(4, 16, 64)
+    heads = [nn.Linear(x.shape[-1], 2) for _ in range(tasks)]
+    shared = list(trunk.parameters())
+    size = sum(parameter.numel() for parameter in shared)
+
+    def step(rows):
+        z = trunk(x)
+        losses = [head(z).square().mean() for head in heads]
+        graph, seeds = trace(losses, shared), [torch.ones(())] * tasks
+        if rows:
+            return task_gradients(losses, seeds, graph)
+        return lean(losses, seeds, graph).combine(torch.ones(tasks))
+
+    peaks = [memory(lambda rows=rows: step(rows), lambda: None, torch.device("cpu")).peak / 8 for rows in (True, False)]
+    assert peaks[0] > tasks * size
+    assert peaks[1] < (2 + tasks / 4) * size
+
+
+class Counted(torch.autograd.Function):
+    count = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Counted.count += 1
+        return 2 * gradient
+
+
+def test_the_weighted_pass_starts_below_the_heads():
+    trunk = layer()
+    z = Counted.apply(trunk(torch.randn(2, 8)))
+    losses = [nn.Linear(8, 2)(z).square().mean() for _ in range(3)]
+    found = lean(losses, [torch.ones(())] * 3, trace(losses, list(trunk.parameters())))
+    assert Counted.count == 3
+    found.combine(torch.ones(3))
+    assert Counted.count == 3
