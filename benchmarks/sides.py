@@ -63,20 +63,23 @@ def references(work: Workload) -> dict[str, Contestant]:
 
 
 def isonomy_sides(work: Workload, method: str, side: str) -> Iterator[Contestant]:
-    """Isonomy at the feature, at the parameters, and there with little memory."""
-    options: dict[str, object] = {"memory": "lean"} if side == "lean" else {}
-    if method == "db_mtl":
-        if side == "lean":
-            return  # It keeps a history of J.
-        if side == "features":
-            options["beta"] = 0  # The history means nothing at a feature, whose samples change.
-    balancer = isonomy.build(method, len(work.heads), **options)
+    """Isonomy at the feature, at the parameters as it chooses and with all rows held, and there with little memory."""
+    settings: dict[str, dict[str, object]]
+    if method == "db_mtl":  # It keeps a history of J, which at a feature, whose samples change, would mean nothing.
+        settings = {"features": {"": {"beta": 0}}, "parameters": {"": {}}, "lean": {}}[side]
+    elif side == "parameters" and method == "imtl_g":
+        settings = {"": {}, " full": {"memory": "full"}}
+    else:
+        settings = {"": {"memory": "lean"} if side == "lean" else {}}
+    for name, options in settings.items():
+        balancer = isonomy.build(method, len(work.heads), **options)
+        step = functools.partial(_step, work, balancer, side)
+        yield Contestant(side, "Isonomy" + name, method, step, work.zero_grad)
 
-    def step() -> None:
-        z = work.trunk(work.x)
-        balancer(work.losses(z), shared=z if side == "features" else work.trunk).backward()
 
-    yield Contestant(side, "Isonomy", method, step, work.zero_grad)
+def _step(work: Workload, balancer: isonomy.Balancer, side: str) -> None:
+    z = work.trunk(work.x)
+    balancer(work.losses(z), shared=z if side == "features" else work.trunk).backward()
 
 
 def torchjd_sides(work: Workload, method: str, side: str) -> Iterator[Contestant]:

@@ -111,8 +111,8 @@ def test_a_run_writes_what_it_measured(monkeypatch, tmp_path, capsys):
     for side, reference in (("features", "sum"), ("parameters", "floor")):
         assert float(rows[side, reference, ""]["ratio"]) == 1
     assert float(rows["parameters", "Isonomy", "db_mtl"]["held"]) == pytest.approx(2, rel=0.02)  # T x P of history
-    assert float(rows["parameters", "Isonomy", "imtl_g"]["held"]) == pytest.approx(0, abs=0.01)
-    assert float(rows["parameters", "Isonomy", "imtl_g"]["above_sum"]) > 0.5  # one row of J more
+    assert float(rows["parameters", "Isonomy full", "imtl_g"]["held"]) == pytest.approx(0, abs=0.01)
+    assert float(rows["parameters", "Isonomy full", "imtl_g"]["above_sum"]) > 0.5  # one row of J more
 
 
 def test_a_peer_that_fails_is_named_and_ours_may_not(monkeypatch, tmp_path):

@@ -47,11 +47,10 @@ class Balancer(nn.Module):
             papers, or as the sum over samples (the first dimension), ``"batch_sum"`` as in LibMTL.
         own_optimizer: Whether the method trains its own parameters, by an Adam of its own, or the user's optimiser
             does, through ``balancer.parameters()``.
-        memory: What is held while gradients are taken at the parameters: ``"full"``, every task's, T x P numbers; or,
-            ``"lean"``, what of the graph and of its layers' gradients it takes to pause all tasks at the same place,
-            for methods that need no more than the gramian. The gradients are the same. Lean costs one more pass
-            through the trunk and saves what forming the weights' gradients of every task costs where layers are wider
-            than the batch, as in perceptrons.
+        memory: What is held while gradients are taken at the parameters: ``"full"``, every task's, T x P numbers; or
+            ``"lean"``, only what it takes to pause all tasks at the same place, for methods that need no more than the
+            gramian. The gradients are the same. Lean costs one more pass through the trunk, and saves the forming of
+            every task's weight gradients where layers are wider than the batch; ``"auto"`` takes what is faster.
 
     Raises:
         IsonomyError: The stages are in another order or do not go together, or an argument is out of range.
@@ -69,7 +68,7 @@ class Balancer(nn.Module):
         update_every: int = 1,
         feature_reduce: FeatureReduce = "flatten",
         own_optimizer: bool = True,
-        memory: Memory = "full",
+        memory: Memory = "auto",
     ) -> None:
         super().__init__()
         self.tasks = checks.task_names(tasks)

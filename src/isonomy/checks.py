@@ -89,8 +89,8 @@ def require_options(
         raise unknown("value of feature_reduce", feature_reduce, ("flatten", "batch_sum"))
     if update_every < 1:
         raise IsonomyError(f"update_every={update_every} must be 1 or more.")
-    if memory not in ("full", "lean"):
-        raise unknown("value of memory", memory, ("full", "lean"))
+    if memory not in ("auto", "full", "lean"):
+        raise unknown("value of memory", memory, ("auto", "full", "lean"))
     reads = [type(stage).__name__ for stage in stages if reads_gradients(stage)]
     if memory == "lean" and reads:
         raise IsonomyError(

@@ -91,13 +91,20 @@ def gramian(rows: Rows) -> Tensor:
 
 def gramians(rows: Rows) -> Tensor:
     """The inner products at each of S shared tensors by itself, shape (S, T, T), float64; ``gramian`` is their sum."""
-    first = rows[0][0]
-    if first.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
-        # Reduced precision of float32 products is meant for the model, and a GPU's sums are long.
-        return _products(rows, torch.float64)
-    stack = _products(rows, torch.float32)
-    safe = all(_SMALLEST < squared < _LARGEST for squared in stack.sum(0).diagonal().tolist())
-    return stack if safe else _products(rows, torch.float64)
+    # A GPU's sums are long, and looking whether they have held would wait for it.
+    if rows[0][0].device.type == "cpu" and full_precision() and holds(G := _products(rows, torch.float32)):
+        return G
+    return _products(rows, torch.float64)
+
+
+def full_precision() -> bool:
+    """Whether products of float32 matrices are what they say: less is meant for the model, not for its gramian."""
+    return torch.get_float32_matmul_precision() == "highest"
+
+
+def holds(stack: Tensor) -> bool:
+    """Whether no product of float32 numbers can have vanished or overflowed in matrices that add up to a gramian."""
+    return all(_SMALLEST < squared < _LARGEST for squared in stack.sum(0).diagonal().tolist())
 
 
 def _products(rows: Rows, narrowest: torch.dtype) -> Tensor:

@@ -82,7 +82,7 @@ class GradientSide:
     balancer: GradientBalancer
     smoothings: Sequence[Smoothing] = ()
     heads: Heads = "own"
-    memory: Memory = "full"
+    memory: Memory = "auto"
     reduce: FeatureReduce = "flatten"
 
     @property

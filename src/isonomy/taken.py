@@ -14,7 +14,7 @@ from isonomy.gramian import gramian, weighted_sum
 from isonomy.stages import FeatureReduce, Level
 from isonomy.step import Step
 
-Memory = Literal["full", "lean"]
+Memory = Literal["auto", "full", "lean"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def take(
         graph: Of its losses.
         probe: The tensors at which to take the gradients instead, the graph staying as it is.
         whole: Whether every process needs whole rows.
-        memory: Whether to hold rows at the parameters, ``"full"``, or none at all.
+        memory: Whether to hold rows at the parameters, ``"full"``, or none at all, or what is faster.
         reduce: What of a feature's gradient is measured.
     """
     seeds = step.seeds(1.0)
@@ -78,10 +78,14 @@ def take(
     if probe is not None:
         shared, level = probe, engine.level_of(probe)
         rows = engine.rows_at(step.losses, seeds, probe)
-    elif memory == "lean" and level == "parameters":
+    elif level == "parameters" and not whole and _lean(memory, step.losses, graph):
         return engine.lean(step.losses, seeds, graph)
     else:
         rows, heads = engine.task_gradients(step.losses, seeds, graph)
     if level == "parameters":
         rows = distributed.mean_rows(rows) if whole else distributed.scatter_rows(rows)
     return Taken(rows, heads, shared, level, reduce, sliced=level == "parameters" and not whole)
+
+
+def _lean(memory: Memory, losses: Sequence[Tensor], graph: Graph) -> bool:
+    return memory == "lean" or (memory == "auto" and engine.pays(losses, graph))

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from isonomy.engine import task_gradients, trace
+import isonomy
+from isonomy import engine
+from isonomy.engine import pays, task_gradients, trace
 from isonomy.engine.lean import lean
 from tests.engine.compare import same
 from tests.engine.test_ghost import losses_of
@@ -107,3 +109,42 @@ def test_the_weighted_pass_starts_below_the_heads():
     assert Counted.count == 3
     found.combine(torch.ones(3))
     assert Counted.count == 3
+
+
+def perceptron(width, batch):
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    return trunk, torch.randn(batch, width)
+
+
+@pytest.mark.parametrize(
+    ("width", "batch", "tasks", "expected"),
+    [(256, 16, 3, True), (256, 16, 1, False), (16, 256, 3, False), (16, 256, 40, False)],
+)
+def test_pausing_pays_where_layers_are_wider_than_the_batch(width, batch, tasks, expected):
+    trunk, x = perceptron(width, batch)
+    losses = [z.square().mean() for z in trunk(x).chunk(tasks, dim=1)]
+    assert pays(losses, trace(losses, list(trunk.parameters()))) == expected
+
+
+def test_pausing_does_not_pay_for_three_tasks_of_many_positions():
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    losses = [z.square().mean() for z in trunk(torch.randn(4, 3, 16, 16)).chunk(3, dim=1)]
+    assert not pays(losses, trace(losses, list(trunk.parameters())))
+
+
+@pytest.mark.parametrize(
+    ("memory", "batch", "taken"), [("auto", 16, 1), ("auto", 256, 0), ("full", 16, 0), ("lean", 256, 1)]
+)
+def test_a_balancer_takes_the_faster_way_unless_told(memory, batch, taken, monkeypatch):
+    calls = []
+    monkeypatch.setattr(engine, "lean", lambda *arguments: calls.append(arguments) or lean(*arguments))
+    trunk, x = perceptron(64, batch)
+    losses = [z.square().mean() for z in trunk(x).chunk(4, dim=1)]
+    expected = [torch.autograd.grad(loss, list(trunk.parameters()), retain_graph=True) for loss in losses]
+    balancer = isonomy.build("imtl_g", 4, memory=memory)
+    balancer(losses, shared=trunk).backward()
+    assert len(calls) == taken
+    for parameter, *rows in zip(trunk.parameters(), *expected, strict=True):
+        combined = sum(w * row for w, row in zip(balancer.report.weights, rows, strict=True))
+        torch.testing.assert_close(parameter.grad, combined, rtol=0, atol=1e-12 * float(combined.abs().max()))

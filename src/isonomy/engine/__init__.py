@@ -12,6 +12,7 @@ from isonomy.engine.gradients import (
 from isonomy.engine.graph import Graph, as_tensors, level_of, trace
 from isonomy.engine.handover import hand_over
 from isonomy.engine.lean import Lean, lean
+from isonomy.engine.segments import pays
 
 __all__ = [
     "Graph",
@@ -24,6 +25,7 @@ __all__ = [
     "lean",
     "level_of",
     "measure",
+    "pays",
     "pull",
     "rows_at",
     "task_gradients",

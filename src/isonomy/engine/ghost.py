@@ -27,11 +27,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from isonomy.engine.graph import Edge
+from isonomy.gramian import full_precision, holds
 
 # Numbers of each ghost that are made and multiplied at a time: few enough for a CPU's cache and for float32 sums.
 _NUMBERS = 1 << 14
-# Squared norms between which products of float32 numbers neither vanish nor overflow.
-_SMALLEST, _LARGEST = 1e-28, 1e36
 
 Parents = Mapping[Any, Sequence[tuple[Any, int]]]
 """For each node of a graph, the nodes that read it, and as which of their inputs."""
@@ -148,6 +147,16 @@ class Ghost:
     uses: list[Use]
     bypassed: list[Any]
 
+    @property
+    def height(self) -> int:
+        """Of D, all uses together: B."""
+        return sum(use.shape[0] for use in self.uses)
+
+    def work(self, tasks: int) -> int:
+        """Multiplications to make R, and the ghosts of so many tasks."""
+        out = self.uses[0].shape[1]
+        return self.height**2 * (self.weight.numel() // out + tasks * out)
+
     @torch.no_grad()
     def gramian(self, arrived: Sequence[Sequence[Tensor | None]]) -> Tensor:
         """The inner products of the K tasks' gradients, shape (K, K), float64.
@@ -159,9 +168,8 @@ class Ghost:
         G = torch.zeros(len(arrived), len(arrived), dtype=torch.float64, device=self.weight.device)
         if present:
             outputs = [self._outputs(arrived[task]) for task in present]
-            part = self._products(outputs, torch.float32)
-            norms = part.diagonal()
-            if not bool(((norms > _SMALLEST) & (norms < _LARGEST)).all()):
+            part = self._products(outputs, torch.float32 if full_precision() else torch.float64)
+            if G.device.type == "cpu" and not holds(part[None]):
                 part = self._products(outputs, torch.float64)
             index = torch.tensor(present, device=G.device)
             G[index[:, None], index] = part.to(G.device)
@@ -185,8 +193,7 @@ class Ghost:
         step = min(max(_NUMBERS // length, 16), columns)
         space = inputs.new_empty(size * length * step, dtype=wide)
         G = torch.zeros(size, size, dtype=torch.float64, device=inputs.device)
-        # Reduced precision of float32 products is meant for the model, and a GPU's sums are long.
-        exact = wide if G.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest" else G.dtype
+        exact = wide if G.device.type == "cpu" else G.dtype  # a GPU's sums are long
         for slices in zip(*(torch.split(D, step, dim=1) for D in outputs), strict=True):
             ghosts = space[: size * length * slices[0].shape[1]].view(size, length, -1)
             for D, ghost in zip(slices, ghosts, strict=True):
@@ -231,10 +238,9 @@ def ghost_of(leaf: Any, parents: Parents, tasks: int) -> Ghost | None:
         uses.append(Use(node, rule, turned != rule.turned))
     if len({(use.rule.compress, use.turned) for use in uses}) != 1:
         return None
-    out = uses[0].shape[1]
-    many, width = sum(use.shape[0] for use in uses), weight.numel() // out
+    ghost = Ghost(weight, uses, bypassed)
     # R and K products with it, in place of K products with X.
-    return Ghost(weight, uses, bypassed) if 0 < many * (width + tasks * out) < tasks * width * out else None
+    return ghost if 0 < ghost.work(tasks) < tasks * ghost.height * weight.numel() else None
 
 
 def _recomputed(node: Any, rule: Rule) -> bool:

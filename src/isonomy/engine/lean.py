@@ -72,13 +72,15 @@ def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lea
     heads: list[dict[Tensor, Tensor]] = [{} for _ in losses]
     leaves = [{edge_of(leaf): leaf for leaf in leaves} for leaves in graph.heads]
     tops: list[Arrived] = []
+    # Whether a compiled trunk can run again shows in its first pass: the heads' graphs have to be there still.
+    retain = graph.retain or any("CompiledFunctionBackward" in kinds for kinds in graph.kinds)
     G = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses[0].device)
     with _silent(graph):
         for number, segment in enumerate(plan(losses, graph)):
             with _stopped(segment):
                 for task, wanted, head in zip(held, leaves, heads, strict=True):
                     mine = [edge for edge in wanted if edge[0] in segment.nodes]
-                    _advance(task, segment, mine, graph.retain)
+                    _advance(task, segment, mine, retain)
                     head.update((wanted[edge], task.pop(edge)) for edge in mine if edge in task)
             if number == 1:
                 tops = [dict(task) for task in held]

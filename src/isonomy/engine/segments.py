@@ -16,6 +16,9 @@ from isonomy import distributed
 from isonomy.engine.ghost import Ghost, Parents, ghost_of, readers_of
 from isonomy.engine.graph import Edge, Graph, edge_of, leaf_of
 
+# As many multiplications take as long as the passes over a number of a gradient that is held.
+_PASSES = 64
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -62,6 +65,28 @@ def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
         cuts = line.cuts()
     pairs = itertools.pairwise([*cuts, len(line.nodes)])
     return [line.segment(start, stop, number == 0) for number, (start, stop) in enumerate(pairs)]
+
+
+def pays(losses: Sequence[Tensor], graph: Graph) -> bool:
+    """Whether pausing for ghosts takes less time than holding every task's gradient, as far as shapes tell.
+
+    It saves K weight gradients, with the passes over them, of every weight that has a ghost; it costs the ghosts and
+    one more backward pass through the trunk. Counted in multiplications, and measured on a CPU alone.
+    """
+    tasks = len(losses)
+    if tasks < 2 or distributed.world_size() > 1 or losses[0].device.type != "cpu":
+        return False
+    parents, _ = _read([edge_of(loss) for loss in losses])
+    saved = 0
+    for leaf, _ in map(edge_of, graph.shared):
+        if leaf in parents:
+            numel, ghost = leaf.variable.numel(), ghost_of(leaf, parents, tasks)  # type: ignore[attr-defined]
+            results = (_numel((node, 0)) for node, _, _ in readers_of(leaf, parents)[0])
+            many = sum(results) // max(leaf.variable.shape[:1].numel(), 1)  # type: ignore[attr-defined]
+            saved -= 2 * many * numel
+            if ghost is not None:
+                saved += tasks * (ghost.height + _PASSES) * numel - ghost.work(tasks)
+    return saved > 0
 
 
 def _read(roots: Sequence[Edge]) -> tuple[Parents, set[Any]]:
