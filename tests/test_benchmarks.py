@@ -106,7 +106,7 @@ def test_a_run_writes_what_it_measured(monkeypatch, tmp_path, capsys):
     text = (tmp_path / "step.md").read_text()
     assert text in capsys.readouterr().out
     rows = {(r["side"], r["solver"], r["method"]): r for r in csv.DictReader((tmp_path / "step.csv").open())}
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(row["rounds"] == "2" and float(row["seconds"]) > 0 for row in rows.values())
     for side, reference in (("features", "sum"), ("parameters", "floor")):
         assert float(rows[side, reference, ""]["ratio"]) == 1
