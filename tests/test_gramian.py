@@ -130,6 +130,14 @@ def test_gramians_of_single_tensors(monkeypatch):
     close(gramians(rows), torch.stack([part @ part.T for part in parts]), 1e-14)
 
 
+def test_gramians_of_a_small_tensor_beside_a_large_one():
+    J = random_jacobian(3, 20, 0).float() * torch.cat([torch.ones(10), torch.full((10,), 1e-23)])
+    parts = [J[:, :10].double(), J[:, 10:].double()]
+    for found, part in zip(gramians([row.split(10) for row in J]), parts, strict=True):
+        expected = part @ part.T
+        close(found, expected, 1e-6 * float(expected.diagonal().min()))
+
+
 @given(jacobians(), jacobians())
 def test_a_stack_is_split_matrix_by_matrix(one, other):
     tasks = min(len(one), len(other))
@@ -164,3 +172,14 @@ def test_finite_names_the_row(bad):
     J = random_jacobian(3, 4, 2)
     J[1, 3] = bad
     assert finite([[row[:2], row[2:], row[:0]] for row in J]).tolist() == [True, False, True]
+
+
+def test_empty_complex_tensors_are_finite():
+    assert finite([[torch.zeros(2, dtype=torch.complex64), torch.zeros(0, dtype=torch.complex64)]]).tolist() == [True]
+
+
+def test_rows_that_are_conjugate_by_a_flag_count_as_complex_numbers():
+    z = torch.tensor([[1 + 2j, 3 - 1j], [2 - 1j, 1j]], dtype=torch.complex128)
+    rows = [[row] for row in z.conj()]
+    assert rows[0][0].is_conj()
+    close(gramian(rows), (z @ z.conj().T).real, 1e-15)

@@ -7,6 +7,7 @@ from torch import nn
 
 import isonomy
 from isonomy.doubts import Doubts
+from isonomy.errors import IsonomyError
 
 LOSS = ["ew", "gls", "uw", "dwa", "imtl_l", "log", "igb_v1", "famo", "stch", "dsg"]
 GRADIENT = ["imtl_g", "avgnorm", "max_norm", "imtl", "log+avgnorm"]
@@ -52,6 +53,27 @@ def test_what_has_to_hold_is_read_once_a_step(name, level, nonfinite, monkeypatc
     two_steps(isonomy.build(name, 3, nonfinite=nonfinite), level)
     assert len(reads) == 2
     assert all(reads)
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_what_has_to_hold_is_read_where_weights_are_reused(nonfinite, monkeypatch):
+    """As on a GPU, where doubts stay open until the step settles them."""
+    monkeypatch.setattr(Doubts, "_doubt", lambda doubts, *doubt: doubts._open.append(doubt) or True)
+    theta = torch.ones(2, requires_grad=True)
+    balancer = isonomy.build("imtl_l+imtl_g", 2, update_every=2, nonfinite=nonfinite)
+    balancer([theta[0] * 3, theta[1] * 4], shared=[theta]).backward()
+    before = {name: value.clone() for name, value in balancer.state_dict().items() if isinstance(value, torch.Tensor)}
+    theta.grad = None
+    losses = [theta[0] * 3, theta[1] * torch.nan]
+    if nonfinite == "raise":
+        with pytest.raises(IsonomyError, match="loss of task '1' is not finite"):
+            balancer(losses, shared=[theta])
+        assert theta.grad is None
+    else:
+        balancer(losses, shared=[theta]).backward()
+        assert theta.grad.tolist() == [0, 0]
+    assert balancer.steps == 1
+    assert all(torch.equal(value, balancer.state_dict()[name]) for name, value in before.items())
 
 
 def test_ignored_numbers_go_through():

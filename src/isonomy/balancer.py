@@ -40,7 +40,7 @@ class Balancer(nn.Module):
         nonfinite: What a loss, or a task's gradient at the shared part, that is not finite does: ``"raise"`` an error
             that names the task, or ``"skip"`` the step (all gradients zero). Methods that take no task gradients look
             at the losses only. Looking waits for a GPU once a step; ``"ignore"`` looks at no number, so that the loss
-            methods, IMTL-G, AvgNorm, MaxNorm and DB-MTL never wait, and NaN goes where it will.
+            methods, IMTL-G, AvgNorm, MaxNorm and DB-MTL never wait, and NaN goes on or fails later.
         allow_missing: Whether a batch may lack some tasks' losses; the others are balanced among themselves.
         update_every: Task gradients are measured, and checked, at every so many-th step; weights are reused in between.
         feature_reduce: A feature's gradient is measured over the whole batch as one vector, ``"flatten"`` as in the
@@ -90,6 +90,8 @@ class Balancer(nn.Module):
         # The weights of the last measured step, at the shared parameters and at the heads; NaN for who had no part.
         self.register_buffer("held", torch.full((2, len(self.tasks)), torch.nan, dtype=torch.float64))
         self.steps = 0
+        # How many epochs are over, and what the last one told, for all processes to compare at the next step.
+        self._told: tuple[int, list[float] | None, float | None] = (0, None, None)
         self._everyone = torch.arange(len(self.tasks))
         # Frozen parameters are not waited for by DistributedDataParallel and not touched by the user's optimiser.
         self.requires_grad_(not own_optimizer)
@@ -157,8 +159,10 @@ class Balancer(nn.Module):
             IsonomyError: A loss or argument is unusable, or a loss or gradient not finite; no gradient and no state has
                 changed then (the graphs are used up when a gradient is not finite).
         """
-        learns, graph = self.training and torch.is_grad_enabled(), None
-        with distributed.together(learns) as reached:
+        learns, graph, at = self.training and torch.is_grad_enabled(), None, None
+        scaled = grad_scaler is not None and grad_scaler.is_enabled()
+        scale = float(grad_scaler.get_scale()) if scaled else 1.0
+        with distributed.together(learns) as alike:
             positions, batches = reading.read_batches(losses, self.tasks, self.allow_missing, self.batches)
             names = [self.tasks[position] for position in positions]
             flat = [loss for batch in batches for loss in batch]
@@ -166,16 +170,15 @@ class Balancer(nn.Module):
                 checks.require_graph(flat, names * len(batches))
                 checks.require_everywhere(names, self.tasks, distributed.world_size())
             if learns and self._side is not None:
-                graph = self._trace(flat, names * len(batches), shared, probe is not None, retain_graph)
-                reached.extend(graph.used if graph.level == "parameters" else ())
+                at = None if probe is None else engine.as_tensors("probe", probe)
+                graph = self._trace(flat, names * len(batches), shared, at, retain_graph)
+            alike += [self.steps, self._told, len(flat), scaled, scale, graph and graph.alike]
         wide = [loss.float() if loss.dtype.itemsize < 4 else loss for loss in flat]
         if not learns:
             return torch.stack(wide).sum() / len(batches)
         heard = torch.stack([loss.detach() for loss in wide]).view(len(batches), -1).mean(0)
         total = heard.sum()
         self._follow(total.device)
-        scaled = grad_scaler is not None and grad_scaler.is_enabled()
-        scale = float(grad_scaler.get_scale()) if scaled else 1.0
         values = distributed.mean(heard.to(torch.float64, copy=True))
         doubts = Doubts(names, "skip" if scaled else self.nonfinite)
         if not doubts.finite("loss", values.isfinite()):
@@ -193,27 +196,24 @@ class Balancer(nn.Module):
         doubts.domain(values, side.balancer.domain, type(side.balancer).__name__)
         if self.steps % self.update_every and not self.held[:, step.active].isnan().any():
             found = Weighed(self.held[0, step.active], self.held[1, step.active], side.heads)
-            gradients = side.reuse(step, graph, found)
-            self._commit(step, found)
+            measured = side.reuse(step, graph, found)
         else:
-            at = None if probe is None else engine.as_tensors("probe", probe)
-            checks.require_reach("probe", graph if at is None else engine.trace(flat, at), names * len(batches))
             measured = side.measure(step, graph, at)
-            if measured is None:
-                return engine.hand_over(total, self._nothing(flat, scaled), scale)
-            gradients = measured.gradients
-            self._commit(step, measured.weighed, measured.gramian)
-        return engine.hand_over(total, gradients | step.own_gradients(scale), scale)
+        if measured is None:
+            return engine.hand_over(total, self._nothing(flat, scaled), scale)
+        self._commit(step, measured.weighed, measured.gramian)
+        return engine.hand_over(total, measured.gradients | step.own_gradients(scale), scale)
 
     def _trace(
-        self, losses: list[Tensor], names: list[str], shared: Shared, probed: bool, retain: bool
+        self, losses: list[Tensor], names: list[str], shared: Shared, probe: list[Tensor] | None, retain: bool
     ) -> engine.Graph:
         """What the losses reach, if the method can balance there."""
         graph = engine.trace(losses, None if shared is None else engine.as_tensors("shared", shared), retain)
         checks.require_unsharded(graph)
         checks.require_reach(None if shared is None else "shared", graph, names)
         checks.require_graph_fits(graph, names)
-        checks.require_level(graph.level, self.levels, self._stages, probed, shared is not None)
+        checks.require_level(graph.level, self.levels, self._stages, probe is not None, shared is not None)
+        checks.require_reach("probe", graph if probe is None else engine.trace(losses, probe), names)
         return graph
 
     def _nothing(self, losses: list[Tensor], scaled: bool) -> dict[Tensor, Tensor]:
@@ -301,13 +301,12 @@ class Balancer(nn.Module):
     def step_end(self, losses: Losses) -> None:
         """Tells methods whose ``needs`` hold ``"step_losses"`` the same batch's losses after the optimiser's step.
 
-        Losses that are not finite are not heard.
-
         Args:
-            losses: As for a call; no gradients are needed.
+            losses: As for a call, without gradients; not heard where they are not finite.
         """
         with distributed.together():
             positions, values = reading.read_losses(losses, self.tasks, self.allow_missing)
+            checks.require_everywhere(positions, self.tasks, distributed.world_size())
         with torch.inference_mode(False), torch.no_grad():  # a step could not write to state made in inference mode
             heard = distributed.mean(torch.stack([value.detach().double() for value in values]))
             self._follow(heard.device)
@@ -329,6 +328,7 @@ class Balancer(nn.Module):
             read = reading.read_metrics(metrics, self.tasks, self._stages, self.held.device)
             for stage in self._stages:
                 stage.epoch_end(read, learning_rate)
+        self._told = (self._told[0] + 1, None if read is None else read.tolist(), learning_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What is not a tensor of the stages: the tasks, the steps and the own optimisers."""

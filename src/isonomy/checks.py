@@ -140,9 +140,9 @@ def require_level(level: Level, levels: Sequence[Level], stages: Sequence[Stage]
         raise IsonomyError(f"{names} needs the gradients of all shared parameters: leave out probe=.")
 
 
-def require_everywhere(names: Sequence[str], tasks: Sequence[str], processes: int) -> None:
+def require_everywhere(active: Sequence[object], tasks: Sequence[str], processes: int) -> None:
     """Raises an error for missing tasks under data parallelism, where each process would miss others."""
-    if processes > 1 and len(names) < len(tasks):
+    if processes > 1 and len(active) < len(tasks):
         raise IsonomyError(
             f"losses lacks tasks, and {processes} processes train together: allow_missing=True works on one process; "
             "pass every task's loss on every process."

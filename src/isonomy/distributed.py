@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from isonomy.errors import IsonomyError
+from isonomy.gramian import flat
 
 # Numbers in a message: enough to hide its latency, few beside a model and for a cache.
 _BUCKET = 1 << 20
@@ -50,35 +51,49 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def together(learns: bool = True) -> Iterator[list[bool]]:
+def together(learns: bool = True) -> Iterator[list[object]]:
     """Makes an error of one process an error of all, which would wait for it in the next reduction otherwise.
 
     Args:
         learns: Whether there is a next reduction; where there is none, as in evaluation, processes may be alone here.
 
     Yields:
-        A list for which shared parameters the losses reach, which has to be the same on all processes.
+        A list for what has to be the same on all processes, of things whose ``repr`` says it.
 
     Raises:
-        IsonomyError: Another process has raised an error, or its losses reach other parameters.
+        IsonomyError: Another process has raised an error, or its list is another one.
     """
-    reached: list[bool] = []
+    alike: list[object] = []
     if not learns or world_size() == 1:
-        yield reached
+        yield alike
         return
     try:
-        yield reached
+        yield alike
     except Exception:
         most(dist.get_rank() + 1, 0, 0)
         raise
-    mark = zlib.crc32(bytes(reached)) + len(reached)
+    mark = _mark(alike)
     failed, highest, lowest = most(0, mark, -mark)
     if failed:
         raise IsonomyError(f"Process {failed - 1} has raised an error in this step, which says what is wrong.")
     if highest != -lowest:
         raise IsonomyError(
-            "The processes' losses reach different shared parameters, which cannot be averaged: pass shared=feature."
+            "The processes take different steps, which cannot be averaged: give all of them the same tasks, batches, "
+            "grad_scaler=, state and epoch_end(metrics); where their losses reach different shared parameters, pass "
+            "shared=feature."
         )
+
+
+def require_alike(what: object, said: str) -> None:
+    """Raises an error on all processes unless something's ``repr`` is the same on each."""
+    mark = _mark(what)
+    highest, lowest = most(mark, -mark)
+    if highest != -lowest:
+        raise IsonomyError(said)
+
+
+def _mark(what: object) -> int:
+    return zlib.crc32(repr(what).encode())
 
 
 def most(*numbers: int) -> list[int]:
@@ -158,8 +173,8 @@ def _buckets(row: Sequence[Tensor]) -> list[list[Tensor]]:
     buckets: list[list[Tensor]] = []
     kind, room = None, 0
     for part in row:
-        flat = (torch.view_as_real(part) if part.is_complex() else part).reshape(-1)
-        for piece in torch.split(flat, _BUCKET) if len(flat) else ():
+        numbers = flat(part)
+        for piece in torch.split(numbers, _BUCKET) if len(numbers) else ():
             if (piece.dtype, piece.device) != kind or len(piece) > room:
                 buckets.append([])
                 kind, room = (piece.dtype, piece.device), _BUCKET
@@ -168,10 +183,10 @@ def _buckets(row: Sequence[Tensor]) -> list[list[Tensor]]:
     return buckets
 
 
-def _unpack(flat: Tensor, bucket: list[Tensor]) -> None:
+def _unpack(message: Tensor, bucket: list[Tensor]) -> None:
     """Writes a message's numbers to the pieces of a bucket; what it was filled up with stays."""
     sizes = [len(piece) for piece in bucket]
-    torch._foreach_copy_(bucket, torch.split(flat[: sum(sizes)], sizes))
+    torch._foreach_copy_(bucket, torch.split(message[: sum(sizes)], sizes))
 
 
 def _empty(like: Sequence[Tensor]) -> list[Tensor]:

@@ -86,15 +86,15 @@ def gramian(rows: Rows) -> Tensor:
         The matrix of inner products, shape (T, T), float64. One pass over J; exact to float64 for float64 gradients,
         and to 1e-6 of the norms for others, of which a single float32 product of 1e7 columns would lose 3e-4.
     """
-    return gramians(rows).sum(0)
-
-
-def gramians(rows: Rows) -> Tensor:
-    """The inner products at each of S shared tensors by itself, shape (S, T, T), float64; ``gramian`` is their sum."""
     # A GPU's sums are long, and looking whether they have held would wait for it.
     if rows[0][0].device.type == "cpu" and full_precision() and holds(G := _products(rows, torch.float32)):
         return G
     return _products(rows, torch.float64)
+
+
+def gramians(rows: Rows) -> Tensor:
+    """The inner products at each of S shared tensors by itself, shape (S, T, T), float64; ``gramian`` is their sum."""
+    return torch.stack([gramian([[part] for part in parts]) for parts in zip(*rows, strict=True)])
 
 
 def full_precision() -> bool:
@@ -102,32 +102,38 @@ def full_precision() -> bool:
     return torch.get_float32_matmul_precision() == "highest"
 
 
-def holds(stack: Tensor) -> bool:
-    """Whether no product of float32 numbers can have vanished or overflowed in matrices that add up to a gramian."""
-    return all(_SMALLEST < squared < _LARGEST for squared in stack.sum(0).diagonal().tolist())
+def holds(G: Tensor) -> bool:
+    """Whether no product of float32 numbers that counts can have vanished or overflowed in a gramian."""
+    return all(_SMALLEST < squared < _LARGEST for squared in G.diagonal().tolist())
 
 
 def _products(rows: Rows, narrowest: torch.dtype) -> Tensor:
-    """Inner products by shared tensor: of few columns at least as precise as ``narrowest``, their sums in float64."""
+    """Inner products of few columns, at least as precise as ``narrowest``; their sums in float64."""
     size, first = len(rows), rows[0][0]
-    stack = torch.zeros(len(rows[0]), size, size, dtype=torch.float64, device=first.device)
+    G = torch.zeros(size, size, dtype=torch.float64, device=first.device)
     columns = (_CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU) // size + 1
-    for G, parts in zip(stack, zip(*rows, strict=True), strict=True):
-        # The real inner product of complex gradients is that of their real and imaginary parts.
-        flat = [(torch.view_as_real(part) if part.is_complex() else part).reshape(-1) for part in parts]
-        wide = functools.reduce(torch.promote_types, (vector.dtype for vector in flat), narrowest)
+    for parts in zip(*rows, strict=True):
+        vectors = [flat(part) for part in parts]
+        wide = functools.reduce(torch.promote_types, (vector.dtype for vector in vectors), narrowest)
         product = torch.empty(size, size, dtype=wide, device=G.device)
-        for start in range(0, len(flat[0]), columns):
-            block = torch.stack([vector[start : start + columns] for vector in flat]).to(wide)
+        for start in range(0, len(vectors[0]), columns):
+            block = torch.stack([vector[start : start + columns] for vector in vectors]).to(wide)
             # Written to a tensor of its own, a product is out of autocast's reach.
             G.add_(torch.mm(block, block.T, out=product))
-    return stack
+    return G
+
+
+def flat(part: Tensor) -> Tensor:
+    """The numbers of a tensor in order; complex ones as pairs, whose inner product is the real one that counts."""
+    # What was conjugated on the way down may be so by a flag only, and has no such view then.
+    return (torch.view_as_real(part.resolve_conj()) if part.is_complex() else part).reshape(-1)
 
 
 def finite(rows: Rows) -> Tensor:
     """Whether all numbers of a row are finite, shape (T,); one pass over J."""
     peaks = [
-        torch.stack([part.abs().amax() if part.numel() else part.new_zeros(()) for part in row]).amax() for row in rows
+        torch.stack([part.abs().amax() if part.numel() else part.real.new_zeros(()) for part in row]).amax()
+        for row in rows
     ]
     return torch.stack(peaks).isfinite()
 

@@ -54,17 +54,17 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out of a step whose task gradients were taken.
+    """What came out of a step.
 
     Attributes:
         gradients: The balanced ones, times the step's scale.
-        weighed: What the gradient balancer made of the gramian.
-        gramian: Norms and cosines of the K task gradients.
+        weighed: What the gradient balancer made of the gramian, now or earlier.
+        gramian: Norms and cosines of the K task gradients, if they were taken.
     """
 
     gradients: dict[Tensor, Tensor]
     weighed: Weighed
-    gramian: Gramian
+    gramian: Gramian | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class GradientSide:
             jacobian = Jacobian([taken.rows], graph.shared, graph.level)
         found = self.weigh(gram, step, jacobian if self.balancer.jacobian else None)
         if probe is not None:
-            return Measured(self.reuse(step, graph, found), found, gram)
+            return Measured(self._weighted(step, graph, found), found, gram)
         shared = found.combine(taken, step.scale / scale, graph.shared)
         met = [pair for pair, used in zip(zip(graph.shared, shared, strict=True), graph.used, strict=True) if used]
         gradients = engine.accumulated([*met, *found.at_heads(taken.heads, step.batches)])
@@ -158,7 +158,15 @@ class GradientSide:
             head_weights = torch.zeros_like(gram.norms).index_copy_(0, present, head_weights)
         return Weighed(weights, head_weights.masked_fill(zero, 1.0), self.heads)
 
-    def reuse(self, step: Step, graph: Graph, found: Weighed) -> dict[Tensor, Tensor]:
+    def reuse(self, step: Step, graph: Graph, found: Weighed) -> Measured | None:
+        """Takes the balanced gradients under weights of an earlier step; None if the step is to be skipped.
+
+        Raises:
+            IsonomyError: What has to hold of the losses does not.
+        """
+        return Measured(self._weighted(step, graph, found), found) if step.doubts.settle() else None
+
+    def _weighted(self, step: Step, graph: Graph, found: Weighed) -> dict[Tensor, Tensor]:
         """The balanced gradients under weights that are known: no task's gradient is taken apart."""
         leaves = list(dict.fromkeys(leaf for head in graph.heads for leaf in head))
         factors = found.head_weights if found.heads == "weighted" else torch.ones_like(found.head_weights)

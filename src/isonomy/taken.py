@@ -46,6 +46,12 @@ class Taken:
         if self.level == "features":
             # Sums over samples are vectors of one length on every process, as gradients of parameters are.
             sums = [[part.sum(0) if part.ndim else part for part in row] for row in self.rows]
+            if distributed.world_size() > 1:
+                distributed.require_alike(
+                    [part.shape for part in sums[0]],
+                    "feature_reduce='batch_sum' adds up samples, which have other shapes on other processes: pad the "
+                    "features to one shape, or leave the argument out.",
+                )
             return distributed.total(gramian(distributed.scatter_rows(sums)))
         return distributed.total(gramian(self.rows)) if self.sliced else gramian(self.rows)
 
@@ -79,7 +85,7 @@ def take(
         shared, level = probe, engine.level_of(probe)
         rows = engine.rows_at(step.losses, seeds, probe)
     elif level == "parameters" and not whole and _lean(memory, step.losses, graph):
-        return engine.lean(step.losses, seeds, graph)
+        return engine.lean(step.losses, seeds, graph, simple=memory == "auto")
     else:
         rows, heads = engine.task_gradients(step.losses, seeds, graph)
     if level == "parameters":

@@ -80,6 +80,79 @@ def other_experts(rank):
     return message(lambda: isonomy.build("imtl_g", ["a", "b"])(losses, shared=net.trunk))
 
 
+def two_batches(one):
+    """A step of a method that takes one batch or two, of two batches on one process alone."""
+    net = Net()
+    batches = [net(torch.ones(2, 3))[1] for _ in range(2)]
+    return message(lambda: isonomy.build("modo", ["a", "b"])(batches if one else batches[0], shared=net.trunk))
+
+
+def with_scaler(one):
+    z, losses = Net()(torch.ones(2, 3))
+    scaler = torch.amp.GradScaler("cpu") if one else None
+    return message(lambda: isonomy.build("imtl_g", ["a", "b"])(losses, shared=z, grad_scaler=scaler))
+
+
+def resumed(one):
+    balancer = isonomy.build("imtl_g", ["a", "b"])
+    if one:
+        balancer.weights(torch.eye(2))
+    z, losses = Net()(torch.ones(2, 3))
+    return message(lambda: balancer(losses, shared=z))
+
+
+def told_otherwise(one):
+    balancer = isonomy.build("ew", ["a", "b"])
+    balancer.epoch_end({"a": 0.5 if one else 0.6})
+    return message(lambda: balancer(Net()(torch.ones(2, 3))[1]))
+
+
+def told_alone(one):
+    balancer = isonomy.build("dwa", ["a", "b"])
+    if one:
+        balancer.epoch_end()
+    return message(lambda: balancer(Net()(torch.ones(2, 3))[1]))
+
+
+def probed(one):
+    net = Net()
+    z, losses = net(torch.ones(2, 3))
+    probe = net.trunk[1] if one else net.trunk[0]
+    return message(lambda: isonomy.build("imtl_g", ["a", "b"])(losses, shared=z, probe=probe))
+
+
+def other_operations(one):
+    net = Net()
+    z, _ = net(torch.ones(2, 3))
+    losses = [head(z.relu() if one else z).mean() for head in net.heads]
+    return message(lambda: isonomy.build("imtl_g", 2, memory="lean")(losses, shared=net.trunk[0]))
+
+
+def other_lengths(one):
+    net = Net()
+    z, losses = net(torch.ones(2, 5 if one else 4, 3))
+    return message(lambda: isonomy.build("imtl_g", ["a", "b"], feature_reduce="batch_sum")(losses, shared=z))
+
+
+def missing_after_a_step(one):
+    losses = {"a": torch.ones(())} if one else {"a": torch.ones(()), "b": torch.ones(())}
+    return message(lambda: isonomy.build("famo", ["a", "b"], allow_missing=True).step_end(losses))
+
+
+# What both processes say, the second one having done otherwise.
+DIFFERENTLY = {
+    two_batches: ("take different steps", "take different steps"),
+    with_scaler: ("take different steps", "take different steps"),
+    resumed: ("take different steps", "take different steps"),
+    told_otherwise: ("epoch_end(metrics)", "epoch_end(metrics)"),
+    told_alone: ("epoch_end(metrics)", "epoch_end(metrics)"),
+    probed: ("Process 1 has raised", "does not reach probe="),
+    other_operations: ("were computed by different operations", "were computed by different operations"),
+    other_lengths: ("have other shapes on other processes", "have other shapes on other processes"),
+    missing_after_a_step: ("Process 1 has raised", "2 processes train together"),
+}
+
+
 def static_graph():
     net = Net()
     model = DistributedDataParallel(net, static_graph=True)
@@ -119,7 +192,7 @@ def worker(rank, world):
     found["static graph"] = static_graph()
     found["missing task"] = missing_task()
     found["after a step"] = message(lambda: isonomy.build("famo", 2).step_end(torch.ones(3 if rank == 1 else 2)))
-    return found
+    return found | {way: way(rank == 1) for way in DIFFERENTLY}
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +257,9 @@ def test_one_process_may_evaluate_alone(found):
 def test_what_would_come_out_wrong_is_refused(found, title, said):
     for results in found:
         assert said in results[title]
+
+
+@pytest.mark.parametrize("way", DIFFERENTLY, ids=lambda way: way.__name__)
+def test_a_process_that_does_otherwise_is_refused_on_all(found, way):
+    for results, said in zip(found, DIFFERENTLY[way], strict=True):
+        assert said in results[way]

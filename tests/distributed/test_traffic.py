@@ -15,13 +15,13 @@ PARAMETERS, PROBED = 1159, 147
 
 
 def rows(rank):
-    """Rows of several dtypes and of sizes that three processes do not divide, one tensor laid out by columns."""
+    """Rows of several dtypes, of sizes that three do not divide, one laid out by columns, one conjugate by a flag."""
     generator = torch.Generator().manual_seed(rank)
     made = []
     for _ in range(TASKS):
         real = torch.randn(50, generator=generator, dtype=torch.float64)
         split = [real[:7], real[7:7], real[7:8].reshape(()), real[8:20].view(3, 4).mT, real[20:31].float()]
-        made.append([*split, real[31:40].bfloat16(), torch.view_as_complex(real[40:50].view(5, 2))])
+        made.append([*split, real[31:40].bfloat16(), torch.view_as_complex(real[40:50].view(5, 2)).conj()])
     return made
 
 
@@ -68,6 +68,7 @@ def worker(rank, world):
         "there and back": buckets,
         "gramian": count("imtl_g"),
         "history": count("db_mtl"),
+        "lean": count("imtl_g", memory="lean"),
         "probe": count("imtl_g", "probe"),
         "feature": count("imtl_g", "features"),
         "loss": count("uw"),
@@ -110,3 +111,11 @@ FIRST, G, SLICE = [3, TASKS], TASKS**2, -(-PARAMETERS // 3)
 def test_no_more_travels_than_has_to(found, what, reduced, scattered, gathered):
     for results in found:
         assert results[what] == {"all_reduce": reduced, "all_to_all_single": scattered, "all_gather": gathered}
+
+
+def test_lean_sends_the_weighted_row_whole_and_agrees_where_to_pause(found):
+    for results in found:
+        numbers = results["lean"]
+        assert sum(numbers["all_to_all_single"]) >= TASKS * PARAMETERS
+        assert PARAMETERS in numbers["all_reduce"]
+        assert numbers["all_gather"] == []

@@ -26,13 +26,16 @@ def same(
         rows.append({leaf: g for leaf, g in zip(leaves, found, strict=True) if g is not None})
 
     segments = plan(losses, graph)
+    kept = trace(losses, shared, retain=True)
+    other = lean(losses, seeds, kept, simple=True)
     result = lean(losses, seeds, graph)
     parts = [[row.get(leaf, torch.zeros_like(leaf)).flatten().to(torch.complex128) for leaf in shared] for row in rows]
     J = torch.stack([torch.cat(row) for row in parts])
     norms = torch.linalg.vector_norm(J, dim=1)
     G = (J @ J.mH).real
     assert result.gramian.dtype == torch.float64
-    assert ((result.gramian - G).abs() <= tolerance * norms * norms[:, None]).all()
+    for found in (result, other):
+        assert ((found.gramian - G).abs() <= tolerance * norms * norms[:, None]).all()
 
     for row, leaves_, head in zip(rows, graph.heads, result.heads, strict=True):
         assert head.keys() == {leaf for leaf in leaves_ if leaf in row}

@@ -87,6 +87,14 @@ def test_ghosts_only_where_a_rule_holds(product, count):
     assert ghosts(same(losses_of(product(w, torch.randn(3, 40))), [w])) == count
 
 
+@pytest.mark.parametrize(
+    "product", [lambda w, x: functional.linear(x.to_sparse(), w.t()), lambda w, x: (w.t() @ x.t().to_sparse()).t()]
+)
+def test_sparse_inputs_have_no_ghost(product):
+    w = nn.Parameter(torch.randn(40, 30))
+    assert ghosts(same(losses_of(product(w, torch.randn(3, 40).relu())), [w])) == 0
+
+
 CONVOLUTIONS = [
     (nn.Conv1d(12, 8, 3), (2, 12, 6), 1),
     (nn.Conv1d(12, 8, 3, stride=2, padding=1, bias=False), (1, 12, 6), 1),

@@ -195,6 +195,28 @@ def test_hooked_everywhere():
     same(losses_of(z), parameters(*modules))
 
 
+@pytest.mark.parametrize("where", range(3))
+def test_hooks_that_change_gradients_between_pauses_are_not_called_with_nothing(where):
+    """A pass that has paused above them goes on below them, where a skip leads past them."""
+    stem, modules = layer(), [layer() for _ in range(4)]
+    seen, first = [], stem(torch.randn(2, 8))
+    z = first
+    for number, module in enumerate(modules):
+        z = module(z)
+        if number == where:
+            z.register_hook(lambda g: seen.append(g) or 1.5 * g)
+    same(losses_of(z + first), parameters(stem, *modules))
+    assert seen
+    assert all(g is not None for g in seen)
+
+
+def test_a_hook_at_a_loss_that_another_reads():
+    module = layer()
+    loss = module(torch.randn(2, 8)).square().mean()
+    loss.register_hook(lambda g: 2 * g)
+    same([loss, 3 * loss], parameters(module))
+
+
 def test_sparse_gradients_are_refused():
     table = nn.Embedding(10, 4, sparse=True)
     z = table(torch.tensor([1, 2]))

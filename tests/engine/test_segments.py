@@ -138,7 +138,7 @@ def test_pausing_does_not_pay_for_three_tasks_of_many_positions():
 )
 def test_a_balancer_takes_the_faster_way_unless_told(memory, batch, taken, monkeypatch):
     calls = []
-    monkeypatch.setattr(engine, "lean", lambda *arguments: calls.append(arguments) or lean(*arguments))
+    monkeypatch.setattr(engine, "lean", lambda *arguments, **options: calls.append(1) or lean(*arguments, **options))
     trunk, x = perceptron(64, batch)
     losses = [z.square().mean() for z in trunk(x).chunk(4, dim=1)]
     expected = [torch.autograd.grad(loss, list(trunk.parameters()), retain_graph=True) for loss in losses]
@@ -148,3 +148,17 @@ def test_a_balancer_takes_the_faster_way_unless_told(memory, batch, taken, monke
     for parameter, *rows in zip(trunk.parameters(), *expected, strict=True):
         combined = sum(w * row for w, row in zip(balancer.report.weights, rows, strict=True))
         torch.testing.assert_close(parameter.grad, combined, rtol=0, atol=1e-12 * float(combined.abs().max()))
+
+
+def test_hooks_that_look_see_gradients_alone_by_default(monkeypatch):
+    calls, seen = [], []
+    monkeypatch.setattr(engine, "lean", lambda *arguments, **options: calls.append(1) or lean(*arguments, **options))
+    layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(6))
+    x = torch.randn(4, 64)
+    for first, second in zip(layers[::2], layers[1::2], strict=True):
+        inner = first(x).tanh()
+        inner.register_hook(lambda gradient: seen.append(float(gradient.norm())))
+        x = x + second(inner)
+    isonomy.build("imtl_g", 4)([z.square().mean() for z in x.chunk(4, dim=1)], shared=layers).backward()
+    assert calls
+    assert seen

@@ -169,7 +169,7 @@ class Ghost:
         if present:
             outputs = [self._outputs(arrived[task]) for task in present]
             part = self._products(outputs, torch.float32 if full_precision() else torch.float64)
-            if G.device.type == "cpu" and not holds(part[None]):
+            if G.device.type == "cpu" and not holds(part):
                 part = self._products(outputs, torch.float64)
             index = torch.tensor(present, device=G.device)
             G[index[:, None], index] = part.to(G.device)
@@ -233,7 +233,7 @@ def ghost_of(leaf: Any, parents: Parents, tasks: int) -> Ghost | None:
     readers, bypassed = readers_of(leaf, parents)
     for node, slot, turned in readers:
         rule = RULES.get((type(node).__name__, slot))
-        if rule is None or not rule.fits(node) or _recomputed(node, rule):
+        if rule is None or not rule.fits(node) or not _at_hand(node, rule):
             return None
         uses.append(Use(node, rule, turned != rule.turned))
     if len({(use.rule.compress, use.turned) for use in uses}) != 1:
@@ -243,6 +243,8 @@ def ghost_of(leaf: Any, parents: Parents, tasks: int) -> Ghost | None:
     return ghost if 0 < ghost.work(tasks) < tasks * ghost.height * weight.numel() else None
 
 
-def _recomputed(node: Any, rule: Rule) -> bool:
-    """Whether what the weight meets was not kept, as under activation checkpointing, but is computed at every look."""
-    return getattr(getattr(node, f"_raw_saved_{rule.saved}"), "unpack_hook", None) is not None
+def _at_hand(node: Any, rule: Rule) -> bool:
+    """Whether what the weight meets is dense, and kept; under activation checkpointing every look computes it anew."""
+    if getattr(getattr(node, f"_raw_saved_{rule.saved}"), "unpack_hook", None) is not None:
+        return False
+    return bool(getattr(node, f"_saved_{rule.saved}").layout == torch.strided)

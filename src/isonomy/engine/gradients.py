@@ -42,13 +42,19 @@ def pull(
     """Gradients of Σ seed_k · loss_k with respect to the inputs; None for an input that no loss reaches."""
     if not inputs:
         return []
-    # Hooks of these tensors see the balanced gradient, once, when it is handed over.
-    hooks = [tensor._backward_hooks for tensor in inputs if tensor._backward_hooks]
+    with silent(inputs):
+        return differentiate(losses, inputs, seeds, retain)
+
+
+@contextmanager
+def silent(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Keeps hooks of tensors from seeing single tasks' gradients; they see the balanced one when it is handed over."""
+    hooks = [tensor._backward_hooks for tensor in dict.fromkeys(tensors) if tensor._backward_hooks]
     kept = [dict(registered) for registered in hooks]
     for registered in hooks:
         registered.clear()
     try:
-        return differentiate(losses, inputs, seeds, retain)
+        yield
     finally:
         for registered, before in zip(hooks, kept, strict=True):
             registered.update(before)

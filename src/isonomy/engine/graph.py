@@ -50,6 +50,13 @@ class Graph:
     retain: bool
     readers: list[list[tuple[Node, int, int]]] = field(default_factory=list)
 
+    @property
+    def alike(self) -> object:
+        """What has to be the same on all processes, since rows at parameters are averaged, and a feature's are not."""
+        return self.level == "parameters" and [
+            (*leaf.shape, used) for leaf, used in zip(self.shared, self.used, strict=True)
+        ]
+
 
 def level_of(shared: Sequence[Tensor]) -> Level:
     """Features are computed, parameters are leaves of the graph."""

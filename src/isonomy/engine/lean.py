@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from isonomy import distributed
-from isonomy.engine.gradients import differentiate
+from isonomy.engine.gradients import differentiate, silent
 from isonomy.engine.graph import Edge, Graph, edge_of
 from isonomy.engine.segments import Segment, plan
 from isonomy.errors import IsonomyError
@@ -50,20 +50,21 @@ class Lean:
         for edge in {edge: None for top in self._tops for edge in top}:
             present = [index for index, top in enumerate(self._tops) if edge in top]
             roots[edge] = combine([[self._tops[index].pop(edge)] for index in present], weights[present])[0]
-        with _silent(self._graph):
+        with silent(_leaves(self._graph)):
             found = _pull(roots, [edge_of(tensor) for tensor in self._graph.shared], self._graph.retain)
         pairs = zip(self._graph.shared, found, strict=True)
         row = [torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in pairs]
         return distributed.mean_rows([row])[0]
 
 
-def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lean:
+def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph, simple: bool = False) -> Lean:
     """The gramian at shared parameters by one backward pass a task, which pauses until the others have come as far.
 
     Args:
         losses: K losses.
         seeds: What each is multiplied by, 0-d tensors.
         graph: Of the losses.
+        simple: Whether to pause only where all goes through one node, as for ``plan``.
 
     Raises:
         IsonomyError: A shared parameter has sparse gradients.
@@ -75,8 +76,8 @@ def lean(losses: Sequence[Tensor], seeds: Sequence[Tensor], graph: Graph) -> Lea
     # Whether a compiled trunk can run again shows in its first pass: the heads' graphs have to be there still.
     retain = graph.retain or any("CompiledFunctionBackward" in kinds for kinds in graph.kinds)
     G = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses[0].device)
-    with _silent(graph):
-        for number, segment in enumerate(plan(losses, graph)):
+    with silent(_leaves(graph)):
+        for number, segment in enumerate(plan(losses, graph, simple)):
             with _stopped(segment):
                 for task, wanted, head in zip(held, leaves, heads, strict=True):
                     mine = [edge for edge in wanted if edge[0] in segment.nodes]
@@ -139,16 +140,5 @@ def _take(task: Arrived, leaf: Any) -> Tensor:
     return leaf.variable.new_zeros(()).expand_as(leaf.variable) if gradient is None else gradient
 
 
-@contextmanager
-def _silent(graph: Graph) -> Iterator[None]:
-    """Keeps hooks of leaves from seeing single tasks' gradients: they see the balanced one once it is handed over."""
-    leaves = dict.fromkeys([*graph.shared, *(leaf for head in graph.heads for leaf in head)])
-    hooks = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]
-    kept = [dict(registered) for registered in hooks]
-    for registered in hooks:
-        registered.clear()
-    try:
-        yield
-    finally:
-        for registered, before in zip(hooks, kept, strict=True):
-            registered.update(before)
+def _leaves(graph: Graph) -> list[Tensor]:
+    return [*graph.shared, *(leaf for head in graph.heads for leaf in head)]

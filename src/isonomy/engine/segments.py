@@ -41,13 +41,19 @@ class Segment:
     last: bool
 
 
-def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
+def plan(losses: Sequence[Tensor], graph: Graph, simple: bool = False) -> list[Segment]:
     """The segments from the losses down, two or more.
 
     The first ends where losses meet, the second where shared parameters are read; either may be empty.
 
     For every task are held: the gradients where its pass pauses, and those of the parameters and ghosts on the way
     there. No segment holds more than some step from one node to the next has to, and there are as few as that allows.
+
+    Args:
+        losses: K losses.
+        graph: Of them.
+        simple: Whether to pause only where all goes through one node, whatever is held then. Where a skip leads past a
+            pause, nothing arrives on the way to the lower place, and the hooks of activations there are given None.
     """
     roots = [edge_of(loss) for loss in losses]
     parents, common = _read(roots)
@@ -60,8 +66,8 @@ def plan(losses: Sequence[Tensor], graph: Graph) -> list[Segment]:
         roots, parents, (common, readers | {*leaves}), [leaf for leaf in leaves if not found.get(leaf)], ghosts
     )
     cuts = line.cuts()
-    while hooked := {edge for cut in cuts for edge in line.crossing(cut) if line.hooked(edge)}:
-        line.closed |= hooked
+    while unfit := {edge for cut in cuts if cut for edge in line.unfit(cut, simple)}:
+        line.closed |= unfit
         cuts = line.cuts()
     pairs = itertools.pairwise([*cuts, len(line.nodes)])
     return [line.segment(start, stop, number == 0) for number, (start, stop) in enumerate(pairs)]
@@ -156,6 +162,11 @@ class _Line:
         for edge in self._wanted():
             self.inside[place[edge[0]]] += _numel(edge)
         if distributed.world_size() > 1:  # the same cuts everywhere, whatever the sizes of the batches
+            distributed.require_alike(
+                [type(node).__name__ for node in self.nodes],
+                "memory='lean' pauses all processes at the same places, and their losses were computed by different "
+                "operations: use memory='full', or pass shared=feature.",
+            )
             sizes = distributed.most(*self.across, *self.inside)
             self.across, self.inside = sizes[: len(self.across)], sizes[len(self.across) :]
 
@@ -167,6 +178,21 @@ class _Line:
     def crossing(self, cut: int) -> list[Edge]:
         """The edges that are given something before a cut and are needed after it."""
         return [edge for edge, givers in self.givers.items() if givers[0] < cut <= self.place[edge[0]]]
+
+    def unfit(self, cut: int, simple: bool) -> Iterator[Edge]:
+        """The edges that must not cross a cut: hooks change gradients at them, or between where a pass would pause."""
+        crossing = self.crossing(cut)
+        yield from filter(self.hooked, crossing)
+        if len({node for node, _ in crossing}) < 2:
+            return
+        if simple:
+            yield from crossing
+            return
+        # On the way to the lower places nothing arrives, which such a hook could not change.
+        lowest = max(self.place[node] for node, _ in crossing)
+        for edge, givers in self.givers.items():
+            if cut <= givers[0] and self.place[edge[0]] <= lowest and self.hooked(edge):
+                yield from (other for other in crossing if self.place[other[0]] >= self.place[edge[0]])
 
     def cuts(self) -> list[int]:
         """Where the segments start."""

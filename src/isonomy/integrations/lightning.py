@@ -28,7 +28,7 @@ class BalancerCallback(Callback):
     Args:
         balancer: The one that ``training_step`` calls.
         metrics: For methods whose ``needs`` hold ``"validation"``: by task, the name under which ``validation_step``
-            logs its metric. The latest value counts.
+            logs its metric; with ``sync_dist=True`` on several processes. The latest value counts.
         prefix: Put before the name of every number that is logged.
 
     Raises:
