@@ -81,7 +81,7 @@ def test_conflicts_are_counted_by_pair():
 
 def test_gramian_adds_up_over_tensors_and_chunks(monkeypatch):
     J = random_jacobian(3, 11, 0)
-    monkeypatch.setattr(module, "_CHUNK_CPU", 9)
+    monkeypatch.setattr(module, "_COLUMNS_CPU", 4)
     rows = [[a.view(2, 3), b, c.view(())] for a, b, c in rows_of(J, 6, 4, 1)]
     close(gramian(rows), J @ J.T, 1e-14)
 
@@ -124,7 +124,7 @@ def test_gramian_is_out_of_reach_of_reduced_precision(dtype):
 
 def test_gramians_of_single_tensors(monkeypatch):
     J = random_jacobian(3, 11, 0)
-    monkeypatch.setattr(module, "_CHUNK_CPU", 9)
+    monkeypatch.setattr(module, "_COLUMNS_CPU", 4)
     rows = [[a.view(2, 3), b, c.view(()), a[:0]] for a, b, c in rows_of(J, 6, 4, 1)]
     parts = [J[:, :6], J[:, 6:10], J[:, 10:], J[:, :0]]
     close(gramians(rows), torch.stack([part @ part.T for part in parts]), 1e-14)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Numbers of J that are multiplied at a time: few enough for a CPU's cache and float32 sums, enough to fill a GPU.
-_CHUNK_CPU, _CHUNK_GPU = 1 << 18, 1 << 24
+# Columns of J that are multiplied at a time: few enough for float32 sums, and, with so many numbers at the most, for a
+# CPU's cache; enough to fill a GPU.
+_COLUMNS_CPU, _COLUMNS_GPU, _NUMBERS = 1 << 14, 1 << 20, 1 << 18
 # Squared norms between which products of float32 numbers neither vanish nor overflow.
 _SMALLEST, _LARGEST = 1e-28, 1e36
 
@@ -111,7 +112,7 @@ def _products(rows: Rows, narrowest: torch.dtype) -> Tensor:
     """Inner products of few columns, at least as precise as ``narrowest``; their sums in float64."""
     size, first = len(rows), rows[0][0]
     G = torch.zeros(size, size, dtype=torch.float64, device=first.device)
-    columns = (_CHUNK_CPU if first.device.type == "cpu" else _CHUNK_GPU) // size + 1
+    columns = min(_COLUMNS_CPU, _NUMBERS // size + 1) if first.device.type == "cpu" else _COLUMNS_GPU
     for parts in zip(*rows, strict=True):
         vectors = [flat(part) for part in parts]
         wide = functools.reduce(torch.promote_types, (vector.dtype for vector in vectors), narrowest)
