@@ -12,14 +12,6 @@ from isonomy.engine.lean import lean
 from tests.engine.compare import ghosts, same
 
 
-@pytest.fixture(autouse=True)
-def doubles():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def losses_of(z, tasks=3):
     """Losses with heads of their own that read all of a feature."""
     return [nn.Linear(z[0].numel(), 2)(torch.tanh(z).flatten(1)).square().mean() for _ in range(tasks)]

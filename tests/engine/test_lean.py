@@ -16,14 +16,6 @@ from tests.engine.compare import ghosts, same
 from tests.engine.test_ghost import losses_of
 
 
-@pytest.fixture(autouse=True)
-def doubles():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def layer(width=8, out=None):
     return nn.Sequential(nn.Linear(width, out or width), nn.Tanh())
 

@@ -16,14 +16,6 @@ from tests.engine.test_ghost import losses_of
 from tests.engine.test_lean import Residual, layer
 
 
-@pytest.fixture(autouse=True)
-def doubles():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def test_heads_are_freed_on_the_way():
     trunk, heads = nn.Sequential(layer(), layer()), [layer() for _ in range(3)]
     for retain in (True, False):
