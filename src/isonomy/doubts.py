@@ -79,9 +79,7 @@ class Doubts:
             IsonomyError: A number makes the step impossible, the first that was noted.
         """
         opened, self._open = self._open, []
-        read = (
-            torch.stack([bad for bad, _ in opened]).tolist() if len(opened) > 1 else [bad.tolist() for bad, _ in opened]
-        )
+        read = torch.stack([bad for bad, _ in opened]).tolist() if opened else []
         for (_, answer), bad in zip(opened, read, strict=True):
             if self._fine and any(bad):
                 answer(bad)

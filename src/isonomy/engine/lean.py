@@ -16,7 +16,7 @@ from isonomy.engine.gradients import differentiate, silent
 from isonomy.engine.graph import Edge, Graph, edge_of
 from isonomy.engine.segments import Segment, plan
 from isonomy.errors import IsonomyError
-from isonomy.gramian import combine, gramian
+from isonomy.gramian import gramian, weighted_sum
 
 Arrived = dict[Edge, Tensor]
 """Gradients of one task on their way down, by the edge of the graph where they have arrived."""
@@ -49,7 +49,7 @@ class Lean:
         roots: Arrived = {}
         for edge in {edge: None for top in self._tops for edge in top}:
             present = [index for index, top in enumerate(self._tops) if edge in top]
-            roots[edge] = combine([[self._tops[index].pop(edge)] for index in present], weights[present])[0]
+            roots[edge] = weighted_sum([self._tops[index].pop(edge) for index in present], weights[present])
         with silent(_leaves(self._graph)):
             found = _pull(roots, [edge_of(tensor) for tensor in self._graph.shared], self._graph.retain)
         pairs = zip(self._graph.shared, found, strict=True)
