@@ -3,6 +3,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from isonomy.bench import data
+from isonomy.bench.architectures import Design
 from isonomy.bench.data import digits
 
 
@@ -82,10 +83,10 @@ def test_metrics_of_known_predictions():
 
 def test_losses_are_scaled_as_the_page_says():
     problem = data.load("digits")
-    model = problem.network("hps", ["left", "right", "sum"], 0)
+    model = problem.network(Design("hps"), ["left", "right", "sum"], 0)
     batch = next(problem.batches(0, 0, "cpu"))
     assert len(batch.left) == 128
-    losses, feature = problem.losses(model, batch, ["left", "right", "sum"])
+    losses, feature, _ = problem.losses(model, batch, ["left", "right", "sum"])
     assert feature.shape == (128, 50)
     predictions = model(batch.images)[1]
     entropy = torch.nn.functional.cross_entropy(predictions["right"], batch.right)
@@ -97,12 +98,12 @@ def test_losses_are_scaled_as_the_page_says():
 
 def test_parts_start_alike_in_single_and_multi_task_networks():
     problem = data.load("digits")
-    multi = problem.network("hps", ["left", "right", "sum"], 3)
+    multi = problem.network(Design("hps"), ["left", "right", "sum"], 3)
     for task in ("left", "right", "sum"):
-        alone = problem.network("hps", [task], 3)
+        alone = problem.network(Design("hps"), [task], 3)
         for name, value in alone.state_dict().items():
             assert torch.equal(value, multi.state_dict()[name]), name
-    other = problem.network("hps", ["left"], 4).state_dict()
+    other = problem.network(Design("hps"), ["left"], 4).state_dict()
     assert not torch.equal(other["encoder.0.weight"], multi.state_dict()["encoder.0.weight"])
     assert not torch.equal(multi.heads["left"].weight, multi.heads["right"].weight)
 

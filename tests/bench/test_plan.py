@@ -8,6 +8,7 @@ from isonomy.bench import plan, records
 from isonomy.bench.data.toy import Toy
 from isonomy.bench.runner import run_cell
 from isonomy.errors import IsonomyError
+from tests.bench import noise
 from tests.bench.tiny import load
 
 FLAGS = {"data": "tiny", "methods": ["ew", "uw"], "seeds": 2, "epochs": 1}
@@ -88,7 +89,7 @@ def test_what_a_data_set_lacks_is_refused_and_left_out_of_all(tmp_path):
             "dtp",
             "Method 'dtp' needs a validation score from 0 to 1, which data set 'toy' has not: leave the method out",
         ),
-        ("url", "Method 'url' distils a shared feature, which data set 'toy' has not: leave the method out"),
+        ("url", "Method 'url' distils the one feature that all heads read, which this network has not: leave"),
         ("rotograd", "Method 'rotograd' cannot measure gradients at level 'parameters'"),
     ):
         with pytest.raises(IsonomyError, match=sentence):
@@ -217,14 +218,14 @@ def test_a_damaged_plan_is_refused(tmp_path):
 def test_a_file_or_a_closed_folder_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(IsonomyError, match="file is not a folder"):
-        plan.require_writable(tmp_path / "file")
+        records.require_writable(tmp_path / "file")
     with pytest.raises(IsonomyError, match="file is not a folder"):
-        plan.require_writable(tmp_path / "file" / "below")
-    plan.require_writable(tmp_path / "new" / "folder")
+        records.require_writable(tmp_path / "file" / "below")
+    records.require_writable(tmp_path / "new" / "folder")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(IsonomyError, match="is not yours to write"):
-        plan.require_writable(tmp_path / "new")
+        records.require_writable(tmp_path / "new")
 
 
 def test_plain_summing_is_timed_once_whether_or_not_it_is_compared(tmp_path):
@@ -237,3 +238,68 @@ def test_procedures_are_timed_except_for_the_search_which_has_no_step_of_its_own
     names = ["grid_search", "auto_lambda", "moml", "url"]
     timed = [cell.method for cell in plan.timed(resolve(tmp_path, methods=names), load)]
     assert timed == ["ew", "auto_lambda", "moml", "url"]
+
+
+def dense(tmp_path, **flags):
+    return plan.resolve({"data": "noise", "methods": ["ew", "imtl", "url"], **flags}, tmp_path, False, noise.load)
+
+
+@pytest.mark.parametrize(("baseline", "architecture"), [("matched", "mtan"), ("plain", "hps")])
+def test_single_task_networks_are_matched_or_plain(tmp_path, baseline, architecture):
+    wanted = dense(tmp_path, methods=["ew"], architecture="mtan", backbone="resnet_mini", baseline=baseline)
+    designs = {cell.method: cell.design for cell in plan.cells(wanted, noise.load)}
+    assert designs["ew"].architecture == "mtan"
+    assert {designs[name].architecture for name in designs if name != "ew"} == {architecture}
+    assert {design.backbone for design in designs.values()} == {"resnet_mini"}
+
+
+def test_a_method_measures_where_the_architecture_lets_it(tmp_path):
+    def level(method, **flags):
+        wanted = dense(tmp_path, methods=[method], **flags)
+        return next(c.config["level"] for c in plan.cells(wanted, noise.load) if c.method == method)
+
+    assert level("imtl") == "features"
+    assert level("imtl", architecture="mtan", backbone="resnet_mini") == "parameters"
+    assert level("avgnorm", level="last_layer") == "last_layer"
+    assert level("ew", level="last_layer") == "last_layer"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"backbone": "resnet"}, "Unknown backbone 'resnet': did you mean"),
+        ({"backbone": "mpnn"}, "Backbone 'mpnn' does not fit data set 'noise': use"),
+        (
+            {"architecture": "pad_net", "backbone": "unet"},
+            "Architecture 'pad_net' cannot be built on backbone 'unet': use hrnet18",
+        ),
+        ({"architecture": "invpt", "head": "vit"}, "Architecture 'invpt' has heads of its own: leave --head out"),
+        ({"head": "foot"}, "Unknown head 'foot'"),
+        (
+            {"backbone": "vit_base_dinov2"},
+            "'vit_base_dinov2' needs images whose sides are multiples of 14, not 32 x 32",
+        ),
+        ({"weights": "nowhere.pth"}, "--weights nowhere.pth is not a file: name a file with weights of 'resnet18'"),
+        ({"baseline": "best"}, "Unknown baseline 'best'"),
+        ({"level": "last"}, "Unknown level 'last'"),
+        (
+            {"architecture": "mtan", "backbone": "resnet_mini", "level": "features"},
+            "'noise' with architecture 'mtan' has no level 'features': use --level parameters or last_layer",
+        ),
+        ({"methods": ["db_mtl"], "level": "last_layer"}, "'db_mtl' cannot measure gradients at level 'last_layer'"),
+        (
+            {"architecture": "mtan", "backbone": "resnet_mini", "methods": ["url"]},
+            "'url' distils the one feature that all heads read, which this network has not",
+        ),
+        ({"backbone": "hrnet18", "methods": ["url"]}, "'url' distils the one feature that all heads read"),
+    ],
+)
+def test_networks_that_do_not_go_together_are_refused_in_one_sentence(tmp_path, flags, sentence):
+    with pytest.raises(IsonomyError, match=sentence):
+        dense(tmp_path, **flags)
+
+
+def test_a_data_set_with_its_own_network_takes_no_backbone(tmp_path):
+    for name in ("backbone", "head", "weights"):
+        with pytest.raises(IsonomyError, match=f"'tiny' brings its own network: leave --{name} out"):
+            resolve(tmp_path, **{name: "unet"})

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from isonomy.bench import data
+from isonomy.bench.architectures import Design
 from isonomy.bench.data.toy import STARTS, landscape, pareto
 
 
@@ -47,14 +48,14 @@ def test_the_pareto_set_is_where_the_gradients_oppose_each_other():
 @pytest.mark.parametrize("seed", range(6))
 def test_a_seed_is_a_start(seed):
     problem = data.load("toy")
-    model = problem.network("point", ["L1", "L2"], seed)
+    model = problem.network(Design("point"), ["L1", "L2"], seed)
     assert tuple(model().tolist()) == pytest.approx(STARTS[seed % 5])
     assert problem.evaluate(model, ["L1", "L2"], "test") == {"L1": {"descent": 0.0}, "L2": {"descent": 0.0}}
 
 
 def test_descent_is_how_far_a_loss_fell():
     problem = data.load("toy")
-    model = problem.network("point", ["L1", "L2"], 1)
+    model = problem.network(Design("point"), ["L1", "L2"], 1)
     model.position.data = torch.tensor([0.0, -8.355])
     values = problem.evaluate(model, ["L2"], "val")
     assert values == {"L2": {"descent": pytest.approx(15.09, abs=0.02)}}

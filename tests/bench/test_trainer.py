@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import isonomy
+from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.aside import Aside
 from isonomy.gradient.rotograd import turn
@@ -81,7 +82,7 @@ def test_rotations_stand_between_the_feature_and_the_heads_in_training_and_evalu
     (stage,) = one.balancer.stages
     assert stage.features == 8
     x, _ = next(one.begin(0))[0]
-    z, straight = one.model(x)
+    z, straight, *_ = one.model(x)
     with torch.no_grad():
         stage.generators.normal_(generator=torch.Generator().manual_seed(0))
     rotations = torch.matrix_exp(stage.generators - stage.generators.mT)
@@ -89,7 +90,7 @@ def test_rotations_stand_between_the_feature_and_the_heads_in_training_and_evalu
     assert plain.network.between is None
     for train in (True, False):
         one.model.train(train)
-        predictions = one.model(x)[1]
+        predictions = one.model(x).predictions
         for (task, head), rotation in zip(one.network.heads.items(), rotations, strict=True):
             close(predictions[task], head(turn(rotation, z)), 1e-5)
             assert not torch.allclose(predictions[task], straight[task], atol=1e-3)
@@ -100,7 +101,7 @@ def test_rotations_stand_between_the_feature_and_the_heads_in_training_and_evalu
 
 
 def test_a_pass_beside_the_step_is_the_steps_own_and_leaves_no_trace():
-    network = Noisy().network("hps", ["a"], 0)
+    network = Noisy().network(Design("hps"), ["a"], 0)
     x = torch.randn(16, 4)
     torch.manual_seed(3)
     aside = Aside(network)
@@ -110,11 +111,11 @@ def test_a_pass_beside_the_step_is_the_steps_own_and_leaves_no_trace():
     with aside.model({"heads.a.bias": torch.ones(1)}) as model:
         shifted = model(x)[1]["a"]
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    own = network(x)[1]["a"]
+    own = network(x).predictions["a"]
     assert torch.equal(first, own)
     close(shifted, own - before["heads.a.bias"] + 1, 1e-6)
     assert not torch.equal(before["encoder.1.running_mean"], network.encoder[1].running_mean)
-    assert not torch.equal(network(x)[1]["a"], own)  # the generator has moved on
+    assert not torch.equal(network(x).predictions["a"], own)  # the generator has moved on
 
 
 def test_the_losses_after_a_step_see_the_same_masks_and_move_no_statistics(monkeypatch):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isonomy.bench import plan
 from isonomy.bench.architectures.hps import HPS
-from isonomy.bench.data import Metric, Task
+from isonomy.bench.data import Losses, Metric, Task
 from isonomy.bench.seeds import order
 from isonomy.bench.trainer import Trainer
 
@@ -27,6 +27,8 @@ class Tiny:
         Task(name, (Metric("mse", up=False), Metric("score", up=True)), itemgetter("score")) for name in SCALES
     )
     architectures: tuple[str, ...] = ("hps",)
+    backbones: tuple[str, ...] = ()
+    size: None = None
     levels: tuple[str, ...] = ("features", "parameters")
     epochs: int = 2
     learning_rate: float = 1e-2
@@ -34,7 +36,7 @@ class Tiny:
     trace_every: int = 0
     fail: str = ""
 
-    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:
+    def network(self, design: Any, tasks: Sequence[str], seed: int) -> nn.Module:
         if self.fail in tasks:
             raise RuntimeError("no network today\nsecond line")
         return HPS(lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh()), {t: lambda: nn.Linear(8, 1) for t in tasks}, seed)
@@ -44,11 +46,12 @@ class Tiny:
         for chosen in torch.split(order(len(x), seed, epoch), 16):
             yield x[chosen], y[chosen]
 
-    def losses(self, model: nn.Module, batch: Any, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+    def losses(self, model: nn.Module, batch: Any, tasks: Sequence[str]) -> Losses:
         x, y = batch
-        feature, predictions = model(x)
+        feature, predictions, *_ = model(x)
         columns = {name: y[:, i] for i, name in enumerate(SCALES)}
-        return {t: SCALES[t] * (predictions[t][:, 0] - columns[t]).square().mean() for t in tasks}, feature
+        losses = {t: SCALES[t] * (predictions[t][:, 0] - columns[t]).square().mean() for t in tasks}
+        return Losses(losses, feature)
 
     def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
         x, y = _data(split)
@@ -59,6 +62,9 @@ class Tiny:
             error = float((predictions[task][:, 0] - y[:, list(SCALES).index(task)]).square().mean())
             result[task] = {"mse": error, "score": 1 / (1 + error)}
         return result
+
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, Any]:
+        return {}
 
     def trace(self, model: nn.Module) -> list[float]:
         return []

@@ -6,10 +6,14 @@ it is there, and fails with it, though it does not use what is missing.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+from types import ModuleType
 
 from torch.library import Library
+
+from isonomy.errors import IsonomyError
 
 # Kept alive: the operators vanish with the object that declares them.
 _operators: Library | None = None
@@ -38,3 +42,15 @@ def repair_torchvision() -> bool:
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             _operators.define(schema)  # type: ignore[no-untyped-call]
     return _operators is not None
+
+
+def import_timm() -> ModuleType:
+    """timm, with the torchvision that it imports repaired where that is needed.
+
+    Raises:
+        IsonomyError: If timm is not installed.
+    """
+    repair_torchvision()
+    if importlib.util.find_spec("timm") is None:
+        raise IsonomyError("This backbone is timm's, which is not installed: pip install 'isonomy[bench]'.")
+    return importlib.import_module("timm")

@@ -2,57 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from isonomy import catalogue
-from isonomy.bench import data
-from isonomy.errors import IsonomyError
+from isonomy.bench import architectures, data
+from isonomy.bench.architectures import ARCHITECTURES, FEATURES, LAST_LAYER, PARAMETERS, Design
+from isonomy.errors import IsonomyError, unknown
 
 SEARCH = "grid_search"
 # Procedures that learn from the finished single-task runs of their seed.
 AFTER_SINGLE = (SEARCH, "url")
 
 
-def methods(names: Sequence[str], level: str | None, problem: data.Problem) -> tuple[str, ...]:
+def design(given: Mapping[str, Any], problem: data.Problem) -> Design:
+    """The network that flags ask for.
+
+    Args:
+        given: ``architecture``, ``backbone``, ``head`` and ``weights``, where the user gave them.
+        problem: The data set.
+
+    Raises:
+        IsonomyError: One is unknown, or they do not go together or with the data set.
+    """
+    architecture = given.get("architecture", problem.architectures[0])
+    if architecture not in ARCHITECTURES:
+        raise unknown("architecture", architecture, problem.architectures)
+    if architecture not in problem.architectures:
+        raise IsonomyError(
+            f"Architecture {architecture!r} does not fit data set {problem.name!r}: "
+            f"use {' or '.join(map(repr, problem.architectures))}."
+        )
+    if not problem.backbones:
+        for name in ("backbone", "head", "weights"):
+            if given.get(name) is not None:
+                raise IsonomyError(f"Data set {problem.name!r} brings its own network: leave --{name} out.")
+        return Design(architecture)
+    backbone = given.get("backbone")
+    if backbone is None:
+        backbone = next(name for name in problem.backbones if architectures.fits(architecture, name))
+    weights = given.get("weights")
+    network = Design(architecture, backbone, given.get("head"), weights and str(Path(weights).absolute()))
+    architectures.require(network, problem.size)
+    if backbone not in problem.backbones:
+        raise IsonomyError(
+            f"Backbone {backbone!r} does not fit data set {problem.name!r}: use {' or '.join(problem.backbones)}."
+        )
+    if weights is not None and not Path(weights).is_file():
+        raise IsonomyError(f"--weights {weights} is not a file: name a file with weights of {backbone!r}.")
+    return network
+
+
+def levels(problem: data.Problem, design: Design) -> tuple[str, ...]:
+    """Where gradients can be measured with a network on a data set.
+
+    Args:
+        problem: The data set.
+        design: The network.
+    """
+    return tuple(level for level in ARCHITECTURES[design.architecture].levels if level in problem.levels)
+
+
+def methods(names: Sequence[str], level: str | None, problem: data.Problem, design: Design) -> tuple[str, ...]:
     """The methods of these names.
 
     Args:
         names: Of the catalogue, or hybrids; ``["all"]`` for the whole catalogue but for what cannot be compared here.
         level: Where all of them measure gradients; None for each method's own choice.
         problem: The data set.
+        design: The network.
 
     Raises:
-        IsonomyError: A name is unknown or given twice, or a method cannot be compared on this data set.
+        IsonomyError: A name is unknown or given twice, or a method cannot be compared on this data set and network.
     """
     if list(names) == ["all"]:
-        return tuple(m.name for m in catalogue.methods("*") if _obstacle(m, level, problem) is None)
+        return tuple(m.name for m in catalogue.methods("*") if _obstacle(m, level, problem, design) is None)
     if not names:
         raise IsonomyError("--methods is empty: name at least one, as `isonomy list methods` shows them.")
     for position, name in enumerate(names):
         method = catalogue.find(name)
         if name in names[:position]:
             raise IsonomyError(f"Method {name!r} is given twice: name each method once.")
-        if obstacle := _obstacle(method, level, problem):
+        if obstacle := _obstacle(method, level, problem, design):
             raise IsonomyError(f"Method {name!r} {obstacle}")
     return tuple(names)
 
 
-def _obstacle(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:
-    """Why a method cannot be compared on a data set, after "Method 'name' "; None if it can."""
-    if method.name == "url" and "features" not in problem.levels:
-        return f"distils a shared feature, which data set {problem.name!r} has not: leave the method out."
+def _obstacle(method: catalogue.Method, level: str | None, problem: data.Problem, design: Design) -> str | None:
+    """Why a method cannot be compared on a data set and network, after "Method 'name' "; None if it can."""
+    possible = levels(problem, design)
     if method.name == SEARCH and find_spec("optuna") is None:
         return "needs Optuna: pip install 'isonomy[tune]', or leave the method out."
-    if usable_level(method, level, problem) is None:
-        wanted = repr(level) if level else " or ".join(map(repr, problem.levels))
-        return (
-            f"cannot measure gradients at level {wanted}: use --level {' or '.join(method.levels)}, "
-            "or leave the method out."
-        )
+    if usable_level(method, level, possible) is None:
+        wanted = repr(level) if level else " or ".join(map(repr, possible))
+        usable = [each for each in possible if usable_level(method, each, possible)]
+        way_out = f"use --level {' or '.join(usable)}, or " if usable else ""
+        return f"cannot measure gradients at level {wanted}: {way_out}leave the method out."
+    if (method.name == "url" or "features" in method.options) and not (FEATURES in possible and _one_feature(design)):
+        work = "distils" if method.name == "url" else "turns"
+        return f"{work} the one feature that all heads read, which this network has not: leave the method out."
     if method.stages and "validation" in method.needs and any(task.score is None for task in problem.tasks):
         return f"needs a validation score from 0 to 1, which data set {problem.name!r} has not: leave the method out."
     return None
+
+
+def _one_feature(design: Design) -> bool:
+    """Whether all heads read one tensor."""
+    if design.backbone is None:
+        return True
+    from isonomy.bench import backbones  # noqa: PLC0415
+    from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415
+
+    head = HEADS[design.head or backbones.CATALOGUE[design.backbone].head]
+    return design.architecture == "hps" and len(head.reads) == 1
 
 
 def trials(given: int | None, methods: Sequence[str]) -> int | None:
@@ -72,16 +136,19 @@ def trials(given: int | None, methods: Sequence[str]) -> int | None:
     return given if given is not None else int(catalogue.find(SEARCH).options["trials"])
 
 
-def usable_level(method: catalogue.Method, level: str | None, problem: data.Problem) -> str | None:
+def usable_level(method: catalogue.Method, level: str | None, possible: Sequence[str]) -> str | None:
     """Where a method will measure gradients.
 
     Args:
         method: Of the catalogue.
         level: What is asked for; None for the method's own choice.
-        problem: The data set.
+        possible: What data set and network allow.
 
     Returns:
         The level; None if that cannot be.
     """
-    possible = [own for own in method.levels or problem.levels if own in problem.levels]
-    return next(iter(possible), None) if level is None else level if level in possible else None
+    if level is None:
+        return next((own for own in method.levels or possible if own in possible), None)
+    # At the last shared layer norms and cosines are measured and nothing is made, so the gradients must not be needed.
+    own = (*method.levels, *([LAST_LAYER] if PARAMETERS in method.levels and "jacobian" not in method.needs else []))
+    return level if level in possible and level in (own if method.levels else possible) else None

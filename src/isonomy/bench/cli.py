@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import click
 
 import isonomy
-from isonomy.bench.architectures import ARCHITECTURES
+from isonomy.bench import backbones
+from isonomy.bench.architectures import ARCHITECTURES, fits
 from isonomy.errors import IsonomyError, unknown
 
 FAILED_CELLS, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -56,17 +58,22 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--data", help="Data set: digits (default) or toy.")
+@click.option("--data", help="Data set, digits by default, with options if wanted: rooms:size=96x128,train=960.")
 @click.option("--methods", callback=names, help="Methods or hybrids such as log+pcgrad, separated by commas; or all.")
 @click.option("--seeds", type=int, help="How many seeds, from 0. Default 3.")
 @click.option("--epochs", type=int, help="Budget of every run. Default: the data set's.")
 @click.option("--out", help="Folder of the sweep. Default runs/DATA.")
 @click.option(
-    "--level", help="Where all methods measure gradients: features or parameters. Default: as in their papers."
+    "--level",
+    help="Where all methods measure gradients: features, parameters or last_layer. Default: as in their papers.",
 )
 @click.option("--device", help="cpu (default), cuda or auto.")
 @click.option("--tasks", callback=names, help="Some of the data set's tasks. Default: all.")
 @click.option("--architecture", help="Network. Default: the data set's first.")
+@click.option("--backbone", help="Encoder. Default: the first of the data set's that fits.")
+@click.option("--head", help="Heads on the backbone's maps. Default: the backbone's.")
+@click.option("--weights", help="File with the backbone's pretrained weights. Default: random ones.")
+@click.option("--baseline", help="Single-task networks: matched (same architecture, default) or plain (one encoder).")
 @click.option("--trials", type=int, help="Trainings a grid_search may make for every seed. Default 12.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, each on one thread.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep stored in --out; no other flag is needed.")
@@ -84,7 +91,7 @@ def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
         raise IsonomyError(f"--jobs is {jobs}: it must be at least 1.")
     if out == "":
         raise IsonomyError("--out is empty: name a folder.")
-    folder = Path(out) if out else Path("runs") / (flags["data"] or "digits")
+    folder = Path(out) if out else Path("runs") / re.sub(r"[^\w=.-]+", "-", flags["data"] or "digits")
     # A pipe is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 160)
     failures = run_comparison(flags, folder, jobs, resume, console)
@@ -94,11 +101,11 @@ def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
 
 
 @commands.command("list")
-@click.argument("what", metavar="[methods|data|architectures]")
+@click.argument("what", metavar="[methods|data|architectures|backbones]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(what: str, as_json: bool) -> None:
-    """List methods, data sets or architectures."""
-    kinds = {"methods": _methods, "data": _data, "architectures": _architectures}
+    """List methods, data sets, architectures or backbones."""
+    kinds = {"methods": _methods, "data": _data, "architectures": _architectures, "backbones": _backbones}
     if what not in kinds:
         raise unknown("list", what, kinds)
     entries = kinds[what]()
@@ -141,7 +148,9 @@ def _data() -> list[dict[str, Any]]:
                 for task in problem.tasks
             },
             "architectures": problem.architectures,
+            "backbones": problem.backbones,
             "levels": problem.levels,
+            "options": {name: getattr(problem, name) for name in getattr(problem, "options", ())},
             "epochs": problem.epochs,
             "summary": problem.summary,
         }
@@ -150,7 +159,22 @@ def _data() -> list[dict[str, Any]]:
 
 
 def _architectures() -> list[dict[str, Any]]:
-    return [{"name": name, "summary": summary} for name, summary in ARCHITECTURES.items()]
+    return [
+        {
+            "name": name,
+            "levels": entry.levels,
+            "backbones": [each for each in backbones.CATALOGUE if fits(name, each)] if entry.network else [],
+            "summary": entry.summary,
+        }
+        for name, entry in ARCHITECTURES.items()
+    ]
+
+
+def _backbones() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "head": entry.head, "multiple": entry.multiple, "summary": entry.summary}
+        for name, entry in backbones.CATALOGUE.items()
+    ]
 
 
 @commands.command()
@@ -158,12 +182,12 @@ def _architectures() -> list[dict[str, Any]]:
 @click.option("--picture", type=click.Path(path_type=Path), help="Also save the first figure here (.svg, .png, .pdf).")
 def report(folder: Path, picture: Path | None) -> None:
     """Rebuild results.csv, summary.csv and report.html of a sweep from its run folders."""
-    from isonomy.bench import plan, results  # noqa: PLC0415
+    from isonomy.bench import plan, records, results  # noqa: PLC0415
     from isonomy.bench.compare import write  # noqa: PLC0415
     from isonomy.bench.report import require_picture, save_picture  # noqa: PLC0415
 
     plan.survey(folder, plan.cells(plan.read(folder)))
-    plan.require_writable(folder)
+    records.require_writable(folder)
     if picture is not None:
         require_picture(picture)
     found = write(folder)

@@ -33,7 +33,7 @@ def compare(
     Raises:
         IsonomyError: The flags or the folder cannot be used; nothing has been written then.
     """
-    plan.require_writable(out)
+    records.require_writable(out)
     wanted = plan.resolve(flags, out, resume, load)
     cells = plan.cells(wanted, load)
     left = plan.survey(out, cells)

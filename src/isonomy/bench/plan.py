@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isonomy import catalogue
-from isonomy.bench import choice, data, records
-from isonomy.bench.architectures import ARCHITECTURES
+from isonomy.bench import architectures, choice, data, records
+from isonomy.bench.architectures import Design
 from isonomy.errors import IsonomyError, unknown
 
 SINGLE = "single_task"
 FILE = "plan.json"
 DEFAULT_METHODS = ("ew", "uw", "imtl", "db_mtl")
 DEVICES = ("auto", "cpu", "cuda")
-LEVELS = ("features", "parameters")
+LEVELS = (architectures.FEATURES, architectures.PARAMETERS, architectures.LAST_LAYER)
+# What single-task training means for an architecture: one task in the same architecture, or in a plain encoder with a
+# head, which flatters an architecture by what its other parts are worth.
+BASELINES = ("matched", "plain")
 
 Load = Callable[[str], data.Problem]
 
@@ -32,6 +34,10 @@ class Plan:
         data: Name of the data set.
         data_version: Its version.
         architecture: Name of the network.
+        backbone: Name of its encoder; None where the data set brings its own.
+        head: Name of the heads; None for the backbone's usual ones.
+        weights: File with the backbone's weights; None for random ones.
+        baseline: What single-task networks are: ``"matched"``, of the same architecture, or ``"plain"``.
         tasks: Names, in the data set's order.
         epochs: Budget of every cell.
         level: Where all methods measure gradients; None for each method's own choice.
@@ -44,6 +50,10 @@ class Plan:
     data: str
     data_version: int
     architecture: str
+    backbone: str | None
+    head: str | None
+    weights: str | None
+    baseline: str
     tasks: tuple[str, ...]
     epochs: int
     level: str | None
@@ -78,6 +88,11 @@ class Cell:
         return list(self.config["tasks"])
 
     @property
+    def design(self) -> Design:
+        """Its network."""
+        return Design(**{field.name: self.config[field.name] for field in fields(Design)})
+
+    @property
     def procedure(self) -> str | None:
         """The procedure it is trained by; None for a method that is a balancer."""
         return self.config["procedure"] and str(self.config["procedure"]["name"])
@@ -102,8 +117,8 @@ def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data
     """The plan that flags ask for, joined with the one stored in the folder.
 
     Args:
-        flags: ``data``, ``architecture``, ``tasks``, ``methods``, ``seeds``, ``epochs``, ``level``, ``device`` and
-            ``trials``; None where the user gave none.
+        flags: ``data``, ``architecture``, ``backbone``, ``head``, ``weights``, ``baseline``, ``tasks``, ``methods``,
+            ``seeds``, ``epochs``, ``level``, ``device`` and ``trials``; None where the user gave none.
         out: The sweep's folder.
         resume: Whether what the user left out comes from the folder; else from the defaults.
         load: Finds data sets.
@@ -137,9 +152,9 @@ def read(out: Path) -> Plan:
     if not path.exists():
         raise IsonomyError(f"There is no sweep in {out}: {FILE} is missing; `isonomy compare --out {out}` makes one.")
     remedy = f"delete {path} and start the sweep with its flags again, the finished cells stay"
-    fields = records.read_json(path, remedy)
+    stored = records.read_json(path, remedy)
     try:
-        plan = Plan(**{**fields, "tasks": tuple(fields["tasks"]), "methods": tuple(fields["methods"])})
+        plan = Plan(**{**stored, "tasks": tuple(stored["tasks"]), "methods": tuple(stored["methods"])})
     except (TypeError, KeyError):
         raise records.damaged(path, "keys are missing or unknown", remedy) from None
     if not (isinstance(plan.seeds, int) and isinstance(plan.epochs, int)):
@@ -149,31 +164,30 @@ def read(out: Path) -> Plan:
 
 def _validated(given: Mapping[str, Any], load: Load) -> Plan:
     problem = load(given.get("data", "digits"))
-    architecture = given.get("architecture", problem.architectures[0])
-    if architecture not in ARCHITECTURES:
-        raise unknown("architecture", architecture, problem.architectures)
-    if architecture not in problem.architectures:
-        raise IsonomyError(
-            f"Architecture {architecture!r} does not fit data set {problem.name!r}: "
-            f"use {' or '.join(map(repr, problem.architectures))}."
-        )
+    network = choice.design(given, problem)
+    baseline = given.get("baseline", BASELINES[0])
+    if baseline not in BASELINES:
+        raise unknown("baseline", baseline, BASELINES)
     level = given.get("level")
     if level is not None and level not in LEVELS:
         raise unknown("level", level, LEVELS)
-    if level is not None and level not in problem.levels:
+    levels = choice.levels(problem, network)
+    if level is not None and level not in levels:
         raise IsonomyError(
-            f"Data set {problem.name!r} has no level {level!r}: use --level {' or '.join(problem.levels)}."
+            f"{problem.name!r} with architecture {network.architecture!r} has no level {level!r}: "
+            f"use --level {' or '.join(levels)}."
         )
     for name in ("seeds", "epochs", "trials"):
         number = given.get(name)
         if number is not None and number < 1:
             raise IsonomyError(f"--{name} is {number}: it must be at least 1.")
     tasks = tuple(task.name for task in data.select(problem, given.get("tasks")))
-    methods = choice.methods(given.get("methods", DEFAULT_METHODS), level, problem)
+    methods = choice.methods(given.get("methods", DEFAULT_METHODS), level, problem, network)
     return Plan(
         data=problem.name,
         data_version=problem.version,
-        architecture=architecture,
+        **asdict(network),
+        baseline=baseline,
         tasks=tasks,
         epochs=given.get("epochs", problem.epochs),
         level=level,
@@ -225,10 +239,12 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
         load: Finds data sets.
     """
     problem = load(plan.data)
+    network = Design(plan.architecture, plan.backbone, plan.head, plan.weights)
+    levels = choice.levels(problem, network)
+    alone = network if plan.baseline == "matched" else replace(network, architecture="hps")
     common = {
         "data": plan.data,
         "data_version": plan.data_version,
-        "architecture": plan.architecture,
         "epochs": plan.epochs,
         "learning_rate": problem.learning_rate,
         "schedule": problem.schedule,
@@ -240,8 +256,9 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
     for seed in range(plan.seeds):
         for name, trained_by, tasks in singles + multi:
             method = catalogue.find(trained_by)
-            own = {"tasks": tasks, "level": choice.usable_level(method, plan.level, problem), "seed": seed}
-            result.append(Cell(name, seed, {**common, **own, **_trained_by(method, plan, seed)}))
+            own = {"tasks": tasks, "level": choice.usable_level(method, plan.level, levels), "seed": seed}
+            design = asdict(network if name == method.name else alone)
+            result.append(Cell(name, seed, {**common, **design, **own, **_trained_by(method, plan, seed)}))
     return result
 
 
@@ -316,23 +333,3 @@ def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:
         if records.test_metrics(folder) is None:
             unfinished.append(cell)
     return unfinished
-
-
-def require_writable(out: Path, flag: str = "--out") -> None:
-    """Refuses a folder that cannot be made or written, before anything is written.
-
-    Args:
-        out: A folder that is to be written in.
-        flag: What named it.
-
-    Raises:
-        IsonomyError: It cannot be used.
-    """
-    try:
-        existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
-    except OSError as error:
-        raise IsonomyError(f"{flag} {out} cannot be used ({error.strerror}): name another folder.") from None
-    if not existing.is_dir():
-        raise IsonomyError(f"{flag} {out} cannot be used: {existing} is not a folder; name another one.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise IsonomyError(f"{flag} {out} cannot be written: {existing} is not yours to write; choose another folder.")

@@ -45,6 +45,16 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically.
+
+    Args:
+        path: Where.
+        content: What.
+    """
+    _replace(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically.
 
@@ -52,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
         path: Where.
         text: What, with newlines as they are.
     """
-    _replace(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -200,3 +210,23 @@ def test_metrics(folder: Path) -> dict[str, dict[str, float]] | None:
         return None
     result: dict[str, dict[str, float]] = lines[-1]["test"]
     return result
+
+
+def require_writable(out: Path, flag: str = "--out") -> None:
+    """Refuses a folder that cannot be made or written, before anything is written.
+
+    Args:
+        out: A folder that is to be written in.
+        flag: What named it.
+
+    Raises:
+        IsonomyError: It cannot be used.
+    """
+    try:
+        existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+    except OSError as error:
+        raise IsonomyError(f"{flag} {out} cannot be used ({error.strerror}): name another folder.") from None
+    if not existing.is_dir():
+        raise IsonomyError(f"{flag} {out} cannot be used: {existing} is not a folder; name another one.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise IsonomyError(f"{flag} {out} cannot be written: {existing} is not yours to write; choose another folder.")

@@ -45,6 +45,7 @@ class Results:
     """A sweep.
 
     Attributes:
+        folder: Where it is.
         plan: What was to be done.
         problem: Its data set.
         tasks: With their metrics.
@@ -56,6 +57,7 @@ class Results:
         no_delta: Why there is no Δp, if so.
     """
 
+    folder: Path
     plan: plan.Plan
     problem: data.Problem
     tasks: tuple[data.Task, ...]
@@ -110,6 +112,7 @@ def collect(out: Path, load: Callable[[str], data.Problem] = data.load) -> Resul
             baselines.append({task: metrics for run in alone if run for task, metrics in run.items()})
     complete = len(baselines) == stored.seeds
     results = Results(
+        folder=out,
         plan=stored,
         problem=problem,
         tasks=data.select(problem, stored.tasks),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from isonomy.bench import choice, data, records
+from isonomy.bench import choice, data, pictures, records
 from isonomy.bench.plan import Cell
 from isonomy.bench.trainer import Trainer
 from isonomy.bench.training import train
@@ -52,5 +52,6 @@ def run_cell(
             lines = train(trainer, folder, on_epoch)
         # The test split is looked at once, by the last epoch's model; the line that says so makes the cell finished.
         lines[-1]["test"] = trainer.evaluate("test")
+        pictures.save(folder, problem.pictures(trainer.model, cell.tasks))
         records.write_lines(folder / records.METRICS, lines)
     (folder / records.ERROR).unlink(missing_ok=True)

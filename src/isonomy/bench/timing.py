@@ -18,6 +18,8 @@ from isonomy.bench.trainer import Trainer
 
 FILE = "timing.json"
 WARM_UP, MEASURED = 10, 30
+# Seconds after which slow steps are timed no further, and the least number of them that counts.
+PATIENCE, LEAST = 60.0, 3
 REFERENCE = "ew"
 
 
@@ -39,7 +41,10 @@ def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.lo
         batches = {
             name: cycle(list(islice(trainer.begin(0), WARM_UP + MEASURED))) for name, trainer in trainers.items()
         }
-        for _ in range(WARM_UP + MEASURED):
+        start = time.perf_counter()
+        for turn in range(WARM_UP + MEASURED):
+            if turn > LEAST and time.perf_counter() - start > PATIENCE:
+                break
             for name in list(trainers):
                 trainer, batch = trainers[name], next(batches[name])
                 _wait(trainer)
@@ -51,7 +56,8 @@ def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.lo
                     continue
                 _wait(trainer)
                 times.setdefault(name, []).append(time.perf_counter() - began)
-    return {name: median(times[name][WARM_UP:]) for name in trainers}
+    # The first turn is always warming up; of a few slow ones the rest counts.
+    return {name: median(times[name][min(WARM_UP, len(times[name]) - LEAST) :]) for name in trainers}
 
 
 def _wait(trainer: Trainer) -> None:

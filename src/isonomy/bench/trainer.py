@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 import isonomy
 from isonomy.bench import data, procedures, records
+from isonomy.bench.architectures import FEATURES, LAST_LAYER
 from isonomy.bench.aside import Aside
 from isonomy.bench.plan import Cell
 from isonomy.bench.seeds import drawn, key
 
-Look = Callable[[dict[str, Tensor], Tensor | None], None]
+Feature = Tensor | list[Tensor] | None
+Look = Callable[[dict[str, Tensor], Feature], None]
 
 
 class Trainer:
@@ -31,7 +33,7 @@ class Trainer:
     def __init__(self, cell: Cell, problem: data.Problem) -> None:
         self.cell, self.problem = cell, problem
         self.fabric = Fabric(accelerator=cell.config["device"], devices=1)
-        self.network = problem.network(cell.config["architecture"], cell.tasks, cell.seed)
+        self.network = problem.network(cell.design, cell.tasks, cell.seed)
         self.balancer = self._balancer().to(self.fabric.device)
         for stage in self.balancer.stages:
             if hasattr(stage, "rotate"):
@@ -87,10 +89,15 @@ class Trainer:
         start: float = config["learning_rate"]
         return start * (1 - epoch / config["epochs"]) if config["schedule"] == "linear" else start
 
-    def shared(self, feature: Tensor | None) -> Tensor | list[nn.Parameter]:
-        """Where this cell's method measures gradients."""
-        here = self.cell.config["level"] == "features" and feature is not None
+    def shared(self, feature: Feature) -> Tensor | list[Tensor] | list[nn.Parameter]:
+        """What this cell's method balances the gradients of."""
+        here = self.cell.config["level"] == FEATURES and feature is not None
         return feature if here and feature is not None else self.shared_parameters()
+
+    def last_layer(self) -> list[nn.Parameter]:
+        """The last shared layer's parameters; all shared ones where the network has no layers."""
+        last = getattr(self.network, "last_layer", self.shared_parameters)
+        return list(last())
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The shared parameters."""
@@ -101,9 +108,9 @@ class Trainer:
         batch = next(iter(self.problem.batches(self.cell.seed, 0, next(self.network.parameters()).device)))
         training = self.network.training
         with torch.no_grad():
-            feature = self.problem.losses(self.network.eval(), batch, self.cell.tasks)[1]
+            feature = self.problem.losses(self.network.eval(), batch, self.cell.tasks).feature
         self.network.train(training)
-        assert feature is not None  # as the plan lets such methods see data sets with a feature only
+        assert isinstance(feature, Tensor)  # as the plan lets such methods see networks with one feature only
         return tuple(feature.shape)
 
     def losses_at(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -117,7 +124,7 @@ class Trainer:
             Shape (T,), float64, differentiable in the parameters.
         """
         with self.aside.model(parameters) as model, self.fabric.autocast():
-            losses = self.problem.losses(model, batch, self.cell.tasks)[0]
+            losses = self.problem.losses(model, batch, self.cell.tasks).losses
         return torch.stack([loss.double() for loss in losses.values()])
 
     def named_parameters(self) -> dict[str, Tensor]:
@@ -149,6 +156,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate(epoch)
         self.procedure.begin(epoch)
+        if hasattr(self.network, "begin"):
+            self.network.begin(epoch, self.cell.config["epochs"])
         own = self.problem.batches(self.cell.seed, epoch, self.fabric.device)
         further = [self.stream(f"batch {i}", epoch) for i in range(1, self.balancer.batches)]
         return zip(own, *further, strict=False)  # the further ones have no end
@@ -166,17 +175,21 @@ class Trainer:
         self.aside = Aside(self.network)
         self.procedure.before_step(batches[0])
         found = [self.problem.losses(self.model, batch, self.cell.tasks) for batch in batches]
-        losses, feature = found[0]
+        losses, feature, penalty = found[0]
         if look is not None:
             look(losses, feature)
         extra = self.procedure.extra(batches[0], feature)
-        every = [each for each, _ in found]
+        further = [term for term in (extra, penalty) if term is not None]
+        every = [each.losses for each in found]
         loss = self.balancer(
-            every if len(every) > 1 else losses, shared=self.shared(feature), retain_graph=extra is not None
+            every if len(every) > 1 else losses,
+            shared=self.shared(feature),
+            probe=self.last_layer() if self.cell.config["level"] == LAST_LAYER else None,
+            retain_graph=bool(further),
         )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        self.fabric.backward(loss if extra is None else loss + extra)
+        self.fabric.backward(sum(further, loss))
         for optimizer in self.optimizers:
             optimizer.step()
         if self.hears_losses:

@@ -15,9 +15,9 @@ from torch import Tensor
 from isonomy import engine
 from isonomy.bench import records
 from isonomy.bench.seeds import key
-from isonomy.bench.trainer import Trainer
+from isonomy.bench.trainer import Feature, Trainer
 
-# Steps between two looks at the gradients. A look costs a backward pass a task through the heads.
+# Steps between two looks at the gradients. A look costs a backward pass a task through what is not shared.
 LOOK_EVERY = 20
 
 
@@ -37,8 +37,9 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
     looks: dict[str, list[Any]] = defaultdict(list)
     trace: list[list[float]] = []
 
-    def look(losses: dict[str, Tensor], feature: Tensor | None) -> None:
-        at = feature if feature is not None else trainer.shared_parameters()
+    def look(losses: dict[str, Tensor], feature: Feature) -> None:
+        # Without a feature, where the gradient-norm studies measure: cheap, since the trunk is not walked.
+        at = feature if feature is not None else trainer.last_layer()
         gramian = engine.measure(list(losses.values()), at)
         looks["gradient_norms"].append(gramian.norms.tolist())
         looks["cosines"].append(gramian.cosines.tolist())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isonomy.bench import plan, records, runner
-from isonomy.bench.data import Metric, Task
+from isonomy.bench.data import Losses, Metric, Task
 from isonomy.bench.procedures import grid_search
 from isonomy.bench.procedures.grid_search import HIGHEST, LOWEST, propose
 from isonomy.errors import IsonomyError
@@ -73,7 +73,10 @@ class Rivals(Tiny):
 
     def losses(self, model, batch, tasks):
         x = model()
-        return {task: ((x - float(task == "b")) ** 2).sum() for task in tasks}, None
+        return Losses({task: ((x - float(task == "b")) ** 2).sum() for task in tasks}, None)
+
+    def pictures(self, model, tasks):
+        return {}
 
     def evaluate(self, model, tasks, split):
         with torch.no_grad():
@@ -170,10 +173,10 @@ def untimed(value):
 def test_a_trial_whose_losses_run_away_is_not_the_best(tmp_path, most):
     class Fragile(Tiny):
         def losses(self, model, batch, tasks):
-            losses, feature = super().losses(model, batch, tasks)
+            losses, feature, _ = super().losses(model, batch, tasks)
             trainer = built[-1] if built else None
             heavy = trainer is not None and float(trainer.weights.max()) > most
-            return {task: loss * (float("nan") if heavy else 1) for task, loss in losses.items()}, feature
+            return Losses({task: loss * (float("nan") if heavy else 1) for task, loss in losses.items()}, feature)
 
     built = []
     flags = {"epochs": 1, "trials": 4}

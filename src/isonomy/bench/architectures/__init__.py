@@ -1,7 +1,171 @@
-"""Networks: what the tasks of a data set share."""
+"""Networks: what the tasks of a data set share, by name."""
 
-# Name: what it is. A data set says which of them fit it.
-ARCHITECTURES = {
-    "hps": "hard parameter sharing: one encoder, one head a task",
-    "point": "no network: the shared parameters are a point of the plane",
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from isonomy.bench import backbones
+from isonomy.errors import IsonomyError, unknown
+
+FEATURES, PARAMETERS, LAST_LAYER = "features", "parameters", "last_layer"
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which network.
+
+    Attributes:
+        architecture: What is shared, and how.
+        backbone: The encoder; None for a data set that brings its own.
+        head: What makes predictions of the encoder's maps; None for the backbone's usual one, and where the
+            architecture has its own.
+        weights: A local file with the backbone's weights; None for random ones.
+    """
+
+    architecture: str
+    backbone: str | None = None
+    head: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture of the catalogue.
+
+    Attributes:
+        summary: One line for ``isonomy list architectures``.
+        network: ``"module:Class"`` below this package; empty for one that a data set makes by itself.
+        levels: Where gradients can be measured. Feature level needs one set of features that every head reads: between
+            the different tensors of different tasks an inner product would mean nothing.
+        backbones: Those it is made for; ``None`` for all, ``"staged"`` for those with a stem and four stages.
+        decoder: Whether it brings its own heads.
+    """
+
+    summary: str
+    network: str = ""
+    levels: tuple[str, ...] = (PARAMETERS, LAST_LAYER)
+    backbones: tuple[str, ...] | str | None = None
+    decoder: bool = False
+
+
+_EXPERTS = ("unet", "resnet18", "resnet50", "resnet_mini")
+_SHARED_FEATURE = (FEATURES, PARAMETERS, LAST_LAYER)
+_HRNET = ("hrnet18",)
+_VIT = tuple(f"vit_{size}" for size in ("tiny", "small", "base", "large")) + tuple(
+    f"vit_base_{origin}" for origin in ("in1k", "in21k", "in22k", "clip", "sam", "dino", "dinov2")
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "hps": Architecture("hard parameter sharing: one encoder, one head a task", "hps:HPS", _SHARED_FEATURE),
+    "cross_stitch": Architecture(
+        "an encoder a task, features mixed after every stage", "cross_stitch:CrossStitch", backbones="staged"
+    ),
+    "mtan": Architecture(
+        "one encoder, from whose stages each task attends to its own features",
+        "mtan:MTAN",
+        backbones=("resnet18", "resnet50", "resnet_mini", "segnet"),
+    ),
+    "mmoe": Architecture("several encoders as experts, mixed by a gate a task", "mmoe:MMoE", backbones=_EXPERTS),
+    "cgc": Architecture("shared experts and a task's own, mixed by a gate a task", "cgc:CGC", backbones=_EXPERTS),
+    "ple": Architecture("shared and own experts, mixed after every stage", "ple:PLE", backbones="staged"),
+    "dselect_k": Architecture("k of several experts, picked by smooth binary codes", "dselect_k:DSelectK", backbones=_EXPERTS),
+    "ltb": Architecture("an encoder a task; learns where the tasks branch", "ltb:LTB", backbones="staged"),
+    "pad_net": Architecture(
+        "first predictions, whose features are distilled into the others' last ones",
+        "pad_net:PADNet",
+        _SHARED_FEATURE,
+        backbones=_HRNET,
+        decoder=True,
+    ),
+    "mti_net": Architecture(
+        "as pad_net at four scales, from coarse to fine", "mti_net:MTINet", _SHARED_FEATURE, _HRNET, decoder=True
+    ),
+    "invpt": Architecture(
+        "a transformer decoder in which all tasks attend to each other", "invpt:InvPT", _SHARED_FEATURE, _VIT, True
+    ),
+    "point": Architecture("no network: the shared parameters are a point of the plane", levels=(PARAMETERS,)),
 }
+
+
+def fits(architecture: str, backbone: str) -> bool:
+    """Whether an architecture can be built on a backbone.
+
+    Args:
+        architecture: Name.
+        backbone: Name.
+    """
+    wanted = ARCHITECTURES[architecture].backbones
+    return wanted is None or (backbones.CATALOGUE[backbone].staged if wanted == "staged" else backbone in wanted)
+
+
+def require(design: Design, size: tuple[int, int] | None) -> None:
+    """Refuses a design that cannot be built.
+
+    Args:
+        design: With a backbone of the catalogue.
+        size: Height and width of the images; None for data without images.
+
+    Raises:
+        IsonomyError: The backbone or head is unknown, or does not go with the architecture or the images.
+    """
+    architecture, backbone, head = design.architecture, design.backbone, design.head
+    assert backbone is not None
+    if backbone not in backbones.CATALOGUE:
+        raise unknown("backbone", backbone, backbones.CATALOGUE)
+    if not fits(architecture, backbone):
+        possible = [name for name in backbones.CATALOGUE if fits(architecture, name)]
+        raise IsonomyError(
+            f"Architecture {architecture!r} cannot be built on backbone {backbone!r}: use {' or '.join(possible)}."
+        )
+    if head is not None:
+        from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415
+
+        if ARCHITECTURES[architecture].decoder:
+            raise IsonomyError(f"Architecture {architecture!r} has heads of its own: leave --head out.")
+        if head not in HEADS:
+            raise unknown("head", head, HEADS)
+    multiple = backbones.CATALOGUE[backbone].multiple
+    if size is not None and any(side % multiple for side in size):
+        raise IsonomyError(
+            f"Backbone {backbone!r} needs images whose sides are multiples of {multiple}, not {size[0]} x {size[1]}: "
+            "choose another size or backbone."
+        )
+
+
+def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], seed: int, **options: Any) -> nn.Module:
+    """A fresh network.
+
+    Args:
+        design: Which one; ``require`` has accepted it.
+        outputs: For each task, how many channels its prediction has.
+        size: Height and width of the images.
+        seed: Of the initial weights.
+        options: Of the architecture's class.
+
+    Returns:
+        A module that gives an ``Output``.
+    """
+    assert design.backbone is not None
+    architecture, backbone = ARCHITECTURES[design.architecture], backbones.CATALOGUE[design.backbone]
+    module, _, name = architecture.network.partition(":")
+    network = getattr(import_module(f"isonomy.bench.architectures.{module}"), name)
+    encoder = partial(backbones.make, design.backbone, size=size, weights=design.weights)
+    made: nn.Module
+    if architecture.decoder:
+        made = network(encoder, outputs, seed, **options)
+    else:
+        from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415 - `isonomy list` should not wait for it
+
+        head = HEADS[design.head or backbone.head]
+        with torch.device("meta"):
+            channels = backbones.make(design.backbone, size=size).channels
+        read = tuple(channels[i] for i in head.reads)  # type: ignore[index,union-attr]
+        made = network(encoder, {task: partial(head, read, count) for task, count in outputs.items()}, seed, **options)
+    return made

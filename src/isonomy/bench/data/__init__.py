@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from isonomy.bench.architectures import Design
 from isonomy.errors import IsonomyError, unknown
 
 
@@ -42,16 +47,33 @@ class Task:
     score: Callable[[Mapping[str, float]], float] | None = None
 
 
-class Problem(Protocol):
-    """A data set with its tasks and protocol. The embedded ones are ``digits`` and ``toy``; another one is one file.
+class Losses(NamedTuple):
+    """What a network's output on a batch comes to.
 
     Attributes:
-        name: As on the command line.
+        losses: One a task, 0-d.
+        feature: The shared feature, or the list of them, that all losses come from; None for a network without one.
+        penalty: The network's own regulariser, 0-d, outside of any balance.
+    """
+
+    losses: dict[str, Tensor]
+    feature: Tensor | list[Tensor] | None
+    penalty: Tensor | None = None
+
+
+class Problem(Protocol):
+    """A data set with its tasks and protocol. Those of ``NAMES`` are embedded; another one is one file.
+
+    Attributes:
+        name: As on the command line, options included.
         summary: One line for ``isonomy list data``.
         version: Goes up when a constant changes, because results are then no longer comparable.
         tasks: In the order in which everything prints them.
         architectures: Names of the networks that fit, the default first.
-        levels: Where gradients can be measured, of ``"features"`` and ``"parameters"``.
+        backbones: Names of the encoders that fit, the default first; empty for a data set that brings its own.
+        size: Height and width of the images; None where no backbone has to know.
+        levels: Where gradients can be measured, as far as the data set goes: of ``"features"``, ``"parameters"`` and
+            ``"last_layer"``.
         epochs: The default budget.
         learning_rate: Of Adam, in the first epoch.
         schedule: ``"constant"``, or ``"linear"``: it falls epoch by epoch towards 0, so that the last epoch's model,
@@ -64,14 +86,16 @@ class Problem(Protocol):
     version: int
     tasks: tuple[Task, ...]
     architectures: tuple[str, ...]
+    backbones: tuple[str, ...]
+    size: tuple[int, int] | None
     levels: tuple[str, ...]
     epochs: int
     learning_rate: float
     schedule: str
     trace_every: int
 
-    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:
-        """A fresh network, with a method ``shared_parameters()``; with ``between``, as ``HPS`` has, if with a feature.
+    def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:
+        """A fresh network, with methods ``shared_parameters()`` and, where that is a level, ``last_layer()``.
 
         A part's initial weights depend on the seed and the part alone, so the single-task network of a task starts from
         the same encoder and head as the multi-task one.
@@ -80,10 +104,8 @@ class Problem(Protocol):
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Any]:
         """The batches of an epoch of ``"train"`` or ``"val"``, in an order of the seed's and the epoch's alone."""
 
-    def losses(
-        self, model: Callable[..., Any], batch: Any, tasks: Sequence[str]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The tasks' losses on a batch, and the shared feature they all come from (None without one).
+    def losses(self, model: Callable[..., Any], batch: Any, tasks: Sequence[str]) -> Losses:
+        """The tasks' losses on a batch.
 
         The model is called and nothing else: it may be the network, or its forward at other parameters.
         """
@@ -91,31 +113,67 @@ class Problem(Protocol):
     def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
         """Value of every metric of every task on the ``"val"`` or ``"test"`` split."""
 
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """A few test images, ``"0-image"``, with their labels, ``"0-seg-truth"``, and predictions, ``"0-seg"``.
+
+        RGB, (H, W, 3); none for data that nobody can look at.
+        """
+
     def trace(self, model: nn.Module) -> list[float]:
         """What to record of the model every ``trace_every`` steps."""
 
 
-NAMES = ("digits", "toy")
+_PROBLEMS = {
+    "digits": "digits:Digits",
+    "toy": "toy:Toy",
+    "rooms": "rooms.problem:Rooms",
+    "molecules": "molecules:Molecules",
+    "digit_domains": "digit_domains:DigitDomains",
+}
+NAMES = tuple(_PROBLEMS)
 
 
 def load(name: str) -> Problem:
     """The data set of that name.
 
     Args:
-        name: One of ``NAMES``.
+        name: One of ``NAMES``, with options after a colon if wanted: ``"rooms:size=96x128,train=960"``. A data set's
+            ``options`` say which of its attributes can be set.
 
     Raises:
-        IsonomyError: There is none.
+        IsonomyError: There is none, or an option is unknown or cannot be read.
     """
-    if name == "digits":
-        from isonomy.bench.data.digits import Digits  # noqa: PLC0415 - scikit-learn takes a second to import
+    base, _, options = name.partition(":")
+    if base not in _PROBLEMS:
+        raise unknown("data set", base, NAMES)
+    module, _, made = _PROBLEMS[base].partition(":")
+    # Heavy libraries are imported by the data set that needs them.
+    problem = getattr(import_module(f"isonomy.bench.data.{module}"), made)
+    known: tuple[str, ...] = getattr(problem, "options", ())
+    given = {}
+    for option in filter(None, options.split(",")):
+        key, _, text = (part.strip() for part in option.partition("="))
+        if key not in known:
+            raise unknown(f"option of {base}", key, known)
+        given[key] = _read(text, getattr(problem, key), f"Option {key} of {base}")
+    loaded: Problem = problem(**{**given, **({"name": name} if given else {})})
+    return loaded
 
-        return Digits()
-    if name == "toy":
-        from isonomy.bench.data.toy import Toy  # noqa: PLC0415
 
-        return Toy()
-    raise unknown("data set", name, NAMES)
+def _read(text: str, default: Any, what: str) -> Any:
+    """An option's value, of the type of its default."""
+    if isinstance(default, tuple):
+        if match := re.fullmatch(r"(\d+)x(\d+)", text):
+            return int(match[1]), int(match[2])
+        raise IsonomyError(f"{what} is {text!r}: write height x width, such as 96x128.")
+    if isinstance(default, bool):
+        if text in ("true", "false"):
+            return text == "true"
+        raise IsonomyError(f"{what} is {text!r}: write true or false.")
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise IsonomyError(f"{what} is {text!r}: write a number, such as {default}.") from None
 
 
 def select(problem: Problem, names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonomy.bench._compat import repair_torchvision
+from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
-from isonomy.bench.data import Metric, Task
+from isonomy.bench.data import Losses, Metric, Task
 from isonomy.bench.seeds import key, order
 
 VERSION = 1
@@ -157,6 +158,8 @@ class Digits:
         Task("sum", (Metric("mae", up=False),), _explained),
     )
     architectures: tuple[str, ...] = ("hps",)
+    backbones: tuple[str, ...] = ()
+    size: None = None
     levels: tuple[str, ...] = ("features", "parameters")
     epochs: int = 8
     learning_rate: float = 1e-3
@@ -164,7 +167,7 @@ class Digits:
     batch_size: int = 128
     trace_every: int = 0
 
-    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
+    def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         return HPS(encoder, {task: _head(task) for task in tasks}, seed)
 
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Split]:  # noqa: D102
@@ -173,10 +176,8 @@ class Digits:
         for chosen in torch.split(order(len(data.left), seed, epoch).to(device), self.batch_size):
             yield Split(*(tensor[chosen] for tensor in data))
 
-    def losses(  # noqa: D102
-        self, model: Callable[..., Any], batch: Split, tasks: Sequence[str]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        feature, predictions = model(batch.images)
+    def losses(self, model: Callable[..., Any], batch: Split, tasks: Sequence[str]) -> Losses:  # noqa: D102
+        feature, predictions, *_ = model(batch.images)
         losses = {}
         for task in tasks:
             truth = target(batch, task)
@@ -186,7 +187,7 @@ class Digits:
                 else functional.cross_entropy(predictions[task], truth)
             )
             losses[task] = SCALES[task] * loss
-        return losses, feature
+        return Losses(losses, feature)
 
     def evaluate(  # noqa: D102
         self, model: nn.Module, tasks: Sequence[str], split: str
@@ -208,6 +209,9 @@ class Digits:
                 accuracy = MulticlassAccuracy(num_classes=10, average="micro").to(device)
                 values[task] = {"accuracy": 100 * float(accuracy(predictions[task], target(data, task)))}
         return values
+
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
+        return {}
 
     def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
         return []

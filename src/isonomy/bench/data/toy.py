@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.point import Point
-from isonomy.bench.data import Metric, Task
+from isonomy.bench.data import Losses, Metric, Task
 
 # The five starts of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
 STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))
@@ -74,23 +77,23 @@ class Toy:
         Task("L2", (Metric("descent", up=True),)),
     )
     architectures: tuple[str, ...] = ("point",)
+    backbones: tuple[str, ...] = ()
+    size: None = None
     levels: tuple[str, ...] = ("parameters",)
     epochs: int = 35
     learning_rate: float = 1e-3
     schedule: str = "constant"
     trace_every: int = 100
 
-    def network(self, architecture: str, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
+    def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         return Point(STARTS[seed % len(STARTS)])
 
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[int]:  # noqa: D102
         return iter(range(STEPS))
 
-    def losses(  # noqa: D102
-        self, model: Callable[..., Any], batch: int, tasks: Sequence[str]
-    ) -> tuple[dict[str, Tensor], None]:
+    def losses(self, model: Callable[..., Any], batch: int, tasks: Sequence[str]) -> Losses:  # noqa: D102
         values = dict(zip(("L1", "L2"), landscape(model()), strict=True))
-        return {task: values[task] for task in tasks}, None
+        return Losses({task: values[task] for task in tasks}, None)
 
     def evaluate(  # noqa: D102
         self, model: nn.Module, tasks: Sequence[str], split: str
@@ -99,6 +102,9 @@ class Toy:
             start, end = landscape(model.start), landscape(model())  # type: ignore[arg-type]
         descents = dict(zip(("L1", "L2"), (start - end).tolist(), strict=True))
         return {task: {"descent": descents[task]} for task in tasks}
+
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
+        return {}
 
     def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
         with torch.inference_mode():

@@ -31,7 +31,7 @@ class Procedure:
     def before_step(self, batch: Any) -> None:
         """Before the forward pass on a batch."""
 
-    def extra(self, batch: Any, feature: Tensor | None) -> Tensor | None:
+    def extra(self, batch: Any, feature: Tensor | list[Tensor] | None) -> Tensor | None:
         """A loss that is added to the balanced ones, 0-d."""
         return None
 

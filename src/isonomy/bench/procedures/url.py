@@ -75,7 +75,7 @@ class URL(Procedure):
         for task in cell.tasks:
             with drawn(cell.seed, "adaptor", task):
                 self.adaptors[task] = adaptor(shape[1], len(shape))
-            self.teachers[task] = problem.network(cell.config["architecture"], [task], cell.seed)
+            self.teachers[task] = problem.network(cell.design, [task], cell.seed)
         self.adaptors.to(device)
         self.teachers.to(device).eval().requires_grad_(False)
         trainer.add(
@@ -90,10 +90,10 @@ class URL(Procedure):
             assert state is not None  # as the run is finished
             teacher.load_state_dict(state["model"])
 
-    def extra(self, batch: Any, feature: Tensor | None) -> Tensor:  # noqa: D102
+    def extra(self, batch: Any, feature: Tensor | list[Tensor] | None) -> Tensor:  # noqa: D102
         problem = self.trainer.problem
         with torch.no_grad():
-            targets = {task: problem.losses(teacher, batch, [task])[1] for task, teacher in self.teachers.items()}
+            targets = {task: problem.losses(teacher, batch, [task]).feature for task, teacher in self.teachers.items()}
         return torch.stack([distance(self.adaptors[task](feature), f) for task, f in targets.items()]).sum()  # type: ignore[arg-type]
 
     def state(self) -> dict[str, Any]:  # noqa: D102

@@ -8,7 +8,7 @@ import torch
 
 import isonomy
 from isonomy.bench.progress import cells, heading, plural
-from isonomy.bench.report import figures
+from isonomy.bench.report import figures, gallery
 from isonomy.bench.report.verdict import incomplete, verdict
 from isonomy.bench.results import Results, Row
 
@@ -37,6 +37,9 @@ tr.best > * { font-weight: 700; }
 .pairs { grid-template-columns: repeat(2, minmax(0, 22rem)); }
 figure { margin: 0; }
 figure svg { display: block; width: 100%; height: auto; }
+.gallery th, .gallery td { padding: .15rem; border: 0; vertical-align: middle; text-align: center; }
+.gallery th:first-child { text-align: left; padding-right: .8rem; }
+.gallery img { display: block; width: clamp(4.5rem, 13vw, 9rem); height: auto; image-rendering: pixelated; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .75rem 0; }
 .legend { font-size: .9rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; max-width: 46rem; }
@@ -78,6 +81,7 @@ def render(results: Results) -> str:
             if number == 0:
                 body.append(figures.legend(results))
             body.append(f'<div class="grid">{"".join(map(_figure, panels))}</div>')
+    body.append(gallery.render(results))
     body.append(_protocol(results))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -121,7 +125,9 @@ def _protocol(results: Results) -> str:
     plan = results.plan
     facts = {
         "Data": f"{plan.data}, version {plan.data_version}; tasks {', '.join(plan.tasks)}",
-        "Network": plan.architecture,
+        "Network": ", ".join(filter(None, [plan.architecture, plan.backbone, plan.head])),
+        "Initial weights": plan.weights or "random",
+        "Single-task networks": "of the same architecture" if plan.baseline == "matched" else "one encoder and a head",
         "Budget": f"{plural(plan.epochs, 'epoch')}; the last epoch's model counts",
         "Optimiser": f"Adam, learning rate {results.problem.learning_rate:g}, {results.problem.schedule} schedule",
         "Gradients": f"measured at {plan.level}" if plan.level else "measured where each method's paper does",

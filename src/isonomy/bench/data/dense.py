@@ -1,0 +1,153 @@
+"""Dense prediction: several maps of one image. A data set of this kind has tasks, and a way to read its arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from isonomy.bench import architectures, data
+from isonomy.bench.architectures import Design
+from isonomy.bench.losses import resized
+from isonomy.bench.seeds import key, order
+
+# How many test images are kept with their predictions, to be looked at.
+SHOWN = 2
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DenseTask(data.Task):
+    """A map to be predicted.
+
+    Attributes:
+        outputs: Channels of its prediction.
+        loss: Of a prediction (B, outputs, h, w) and the labels.
+        judge: Makes the ``torchmetrics.Metric`` that computes its metrics from the same; told whether it may take its
+            time, as on the test split.
+        picture: What a prediction (outputs, H, W), or labels, look like: an RGB image (H, W, 3), uint8.
+        paint: The same for labels.
+    """
+
+    outputs: int = 1
+    loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.l1_loss
+    judge: Callable[[bool], Any] = bool
+    picture: Callable[[Tensor], NDArray[np.uint8]] = Tensor.numpy
+    paint: Callable[[Tensor], NDArray[np.uint8]] = Tensor.numpy
+
+
+class Dense:
+    """What data sets of images and maps have in common; see ``Problem`` for the members.
+
+    A subclass has the attributes of a ``Problem``, its tasks being ``DenseTask``s, and ``batch_size`` and ``flip``.
+    """
+
+    name: str
+    tasks: tuple[DenseTask, ...]
+    size: tuple[int, int]
+    batch_size: int
+    flip: bool
+    trace_every: int = 0
+
+    def count(self, split: str) -> int:
+        """How many images a split has."""
+        raise NotImplementedError
+
+    def read(self, split: str, chosen: NDArray[np.int64]) -> Batch:
+        """Images of a split, with labels.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            chosen: Which.
+
+        Returns:
+            ``"image"``, (B, 3, H, W) in [0, 1], and for each task its labels.
+        """
+        raise NotImplementedError
+
+    def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
+        outputs = {task.name: task.outputs for task in self._select(tasks)}
+        return architectures.build(design, outputs, self.size, seed)
+
+    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Batch]:  # noqa: D102
+        visited = order(self.count(split), seed, epoch)
+        # A smaller last batch would be weighted like the others, and normalised by few images.
+        whole = max(len(visited) // self.batch_size, 1) * self.batch_size
+        draws = torch.Generator().manual_seed(key(seed, "augmentation", epoch))
+        for chosen in torch.split(visited[:whole], self.batch_size):
+            batch = self.read(split, chosen.numpy())
+            if split == "train" and self.flip:
+                batch = flipped(batch, torch.rand(len(chosen), generator=draws) < 0.5)
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+    def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> data.Losses:  # noqa: D102
+        output = model(batch["image"])
+        losses = {}
+        for task in self._select(tasks):
+            every = [predictions[task.name] for predictions in (output.predictions, *output.aux)]
+            terms = [task.loss(prediction, batch[task.name]) for prediction in every]
+            losses[task.name] = torch.stack(terms).sum()
+        return data.Losses(losses, output.feature, output.penalty)
+
+    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
+        device = next(model.parameters()).device
+        judges = {task.name: task.judge(split == "test").to(device) for task in self._select(tasks)}
+        for chosen in np.array_split(np.arange(self.count(split)), -(-self.count(split) // self.batch_size)):
+            batch = {name: tensor.to(device) for name, tensor in self.read(split, chosen).items()}
+            with torch.inference_mode():
+                predictions = model(batch["image"]).predictions
+                for name, judge in judges.items():
+                    judge.update(resized(predictions[name], self.size), batch[name])
+        return {
+            task.name: {
+                metric.name: float(value)
+                for metric in task.metrics
+                for value in [judges[task.name].compute()[metric.name]]
+            }
+            for task in self._select(tasks)
+        }
+
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
+        batch = self.read("test", np.arange(min(SHOWN, self.count("test"))))
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            predictions = model(batch["image"].to(device)).predictions
+        found = {}
+        for i, image in enumerate(batch["image"]):
+            found[f"{i}-image"] = (255 * image.permute(1, 2, 0)).byte().numpy()
+            for task in self._select(tasks):
+                prediction = resized(predictions[task.name][i : i + 1], self.size)[0].detach().cpu()
+                found[f"{i}-{task.name}"] = task.picture(prediction)
+                found[f"{i}-{task.name}-truth"] = task.paint(batch[task.name][i])
+        return found
+
+    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
+        return []
+
+    def _select(self, names: Sequence[str]) -> list[DenseTask]:
+        return [task for task in self.tasks if task.name in names]
+
+
+def flipped(batch: Mapping[str, Tensor], chosen: Tensor) -> Batch:
+    """Mirrors some images and their labels left to right.
+
+    Args:
+        batch: As ``Dense.read`` gives it.
+        chosen: Which images, (B,), bool.
+
+    Returns:
+        A new batch; the x component of normals has changed its sign.
+    """
+    result = {}
+    for name, tensor in batch.items():
+        mirrored = tensor.flip(-1)
+        if name == "normal":
+            mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
+        result[name] = torch.where(chosen.view(-1, *[1] * (tensor.ndim - 1)), mirrored, tensor)
+    return result

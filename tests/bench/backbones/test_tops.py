@@ -1,0 +1,57 @@
+"""What a shared encoder may have on top."""
+
+import pytest
+import torch
+
+from isonomy.bench import backbones
+from isonomy.bench.backbones import Pooled, PyramidPooled, heads
+from isonomy.bench.backbones.tops import PyramidPool
+from tests.bench.backbones.nets import built, count, on_meta, sample
+
+
+@pytest.mark.parametrize(("tasks", "classes", "expected"), [(3, 31, 11_487_901), (4, 65, 11_573_572)])
+def test_the_trunk_of_the_office_codes(tasks, classes, expected):
+    trunk = on_meta(lambda: Pooled(backbones.make("resnet18", size=(224, 224), output_stride=32), hidden=512))
+    assert count(trunk) == 11_440_192
+    assert count(trunk) + tasks * count(on_meta(heads.make, "linear", trunk.channels, classes)) == expected
+
+
+def test_pooled_is_the_average_of_the_last_map():
+    network = built("resnet_mini").eval()
+    x = sample("resnet_mini")
+    (z,) = Pooled(network)(x)
+    torch.testing.assert_close(z, network(x)[-1].mean(dim=(2, 3)))
+    assert Pooled(network).channels == (64,)
+    assert Pooled(network).last_layer()[0] is network.last_layer()[0]
+
+
+def test_a_hidden_layer_starts_as_in_the_office_codes():
+    network = Pooled(built("resnet_mini"), hidden=512)
+    weight, bias = network.last_layer()
+    torch.testing.assert_close(weight.std(), torch.tensor(0.005), rtol=0.05, atol=0)
+    assert (bias == 0.1).all()
+    assert network(sample("resnet_mini"))[0].shape == (2, 512)
+    assert network.channels == (512,)
+
+
+def test_the_pyramid_averages_over_1_4_9_and_36_windows():
+    pool = PyramidPool(8).eval()
+    x = torch.rand(2, 8, 12, 18)
+    y = pool(x)
+    assert torch.equal(y[:, :8], x)
+    expected = pool.levels[0][1](x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, 12, 18)
+    torch.testing.assert_close(y[:, 8:10], expected)
+    # The middle of a window of the 2 x 2 level, far from the others.
+    corner = pool.levels[1][1](x[:, :, :6, :9].mean(dim=(2, 3), keepdim=True))
+    torch.testing.assert_close(y[:, 10:12, 0, 0], corner[:, :, 0, 0])
+
+
+def test_a_shared_pyramid_and_its_tail_are_the_whole_head():
+    network, head = built("resnet_mini").eval(), heads.make("psp", (8, 16, 32, 64), 3).eval()
+    shared = PyramidPooled(network).eval()
+    shared.pool.load_state_dict(head.pool.state_dict())
+    x = sample("resnet_mini")
+    maps = shared(x)
+    assert [m.shape[1] for m in maps] == list(shared.channels) == [8, 16, 32, 128]
+    torch.testing.assert_close(head.tail(maps[-1]), head(network(x)[-1]))
+    assert sum(p.numel() for p in shared.last_layer()) == 64 * 64
