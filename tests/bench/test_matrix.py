@@ -1,4 +1,4 @@
-"""Every architecture on every backbone that makes sense takes a training step with a loss and with a gradient method."""
+"""Every architecture on every backbone that makes sense takes a step with a loss and with a gradient method."""
 
 from pathlib import Path
 
@@ -11,16 +11,14 @@ from isonomy.bench.trainer import Trainer
 from tests.bench.noise import Noise
 
 METHODS = ("uw", "imtl_g")
-NAMES = [name for name in Noise.architectures]
+NAMES = list(Noise.architectures)
 PAIRS = [(name, each) for name in NAMES for each in Noise.backbones if architectures.fits(name, each)]
 QUICK = {"unet", "resnet_mini", "hrnet18", "vit_tiny"}
 
 
 def problem(architecture, backbone):
-    multiple = CATALOGUE[backbone].multiple
-    side = 64 if architecture == "invpt" else max(32, multiple)
-    if backbone.endswith("dinov2"):
-        side = 56 if architecture != "invpt" else 448
+    multiple = architectures.ARCHITECTURES[architecture].factor * CATALOGUE[backbone].multiple
+    side = -(-32 // multiple) * multiple
     # Three images: of two, the signs of an L1 loss on a map of one pixel can cancel.
     return Noise(size=(side, side), images=3, batch_size=3)
 

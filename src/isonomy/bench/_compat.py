@@ -1,7 +1,7 @@
-"""Makes torchmetrics importable beside a torchvision whose compiled part does not match torch.
+"""Makes timm and torchmetrics importable beside a torchvision whose compiled part does not match torch.
 
-torch from the CPU index and torchvision from the default one are such a pair. torchmetrics imports torchvision whenever
-it is there, and fails with it, though it does not use what is missing.
+torch from the CPU index and torchvision from the default one are such a pair. timm needs torchvision, and torchmetrics
+imports it whenever it is there; both fail with it, though neither uses what is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _operators: Library | None = None
 def repair_torchvision() -> bool:
     """Declares the operators that torchvision's Python part expects, if and only if its compiled part is missing.
 
-    Call it before the first import of torchmetrics. Without torchvision, or with a matching one, nothing happens.
+    Call it before the first import of torchmetrics or timm. Without torchvision, or with a matching one, nothing
+    happens.
 
     Returns:
         Whether it had to.

@@ -28,7 +28,7 @@ CHECKPOINT_KEYS = {"epoch", "model", "optimizers", "balancer", "procedure"}
 Json = dict[str, Any]
 
 
-def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file beside its place and moves it there, so that a reader sees the old one or the new one, whole."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -52,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         path: Where.
         content: What.
     """
-    _replace(path, lambda file: file.write(content))
+    replace(path, lambda file: file.write(content))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,7 +107,7 @@ def save_checkpoint(path: Path, state: Json) -> None:
         path: Where.
         state: ``epoch``, ``model``, ``optimizers``, ``balancer`` and ``procedure``.
     """
-    _replace(path, lambda file: torch.save(state, file))
+    replace(path, lambda file: torch.save(state, file))
 
 
 def damaged(path: Path, reason: str, remedy: str) -> IsonomyError:

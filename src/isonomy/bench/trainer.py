@@ -157,7 +157,7 @@ class Trainer:
                 group["lr"] = rate(epoch)
         self.procedure.begin(epoch)
         if hasattr(self.network, "begin"):
-            self.network.begin(epoch, self.cell.config["epochs"])
+            self.network.begin(epoch, self.cell.config["epochs"])  # type: ignore[operator]
         own = self.problem.batches(self.cell.seed, epoch, self.fabric.device)
         further = [self.stream(f"batch {i}", epoch) for i in range(1, self.balancer.batches)]
         return zip(own, *further, strict=False)  # the further ones have no end

@@ -148,7 +148,9 @@ def test_a_task_that_is_alone_has_constant_attention_and_zero_gradients_there():
 
 
 def test_narrow_maps_keep_a_channel_inside():
-    assert SqueezeExcite(4)(torch.randn(2, 4, 3, 5)).shape == (2, 4, 3, 5)
+    x = torch.randn(2, 4, 3, 5)
+    gates = SqueezeExcite(4)(x) / x
+    assert not torch.allclose(gates[0, :, 0, 0], gates[1, :, 0, 0], atol=1e-4)
 
 
 def test_the_order_of_tasks_does_not_matter_once_joined_channels_are_reordered():

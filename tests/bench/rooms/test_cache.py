@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_is_named_but_read_where_all_is_there(mo
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ISONOMY_CACHE", str(tmp_path / "file"))
-    with pytest.raises(IsonomyError, match="ISONOMY_CACHE .*not a folder"):
+    with pytest.raises(IsonomyError, match=r"ISONOMY_CACHE .*not a folder"):
         cached("train", 4, SIZE)
 
 

@@ -46,6 +46,7 @@ class Architecture:
             the different tensors of different tasks an inner product would mean nothing.
         backbones: Those it is made for; ``None`` for all, ``"staged"`` for those with a stem and four stages.
         decoder: Whether it brings its own heads.
+        factor: How many times the backbone's multiple the sides of an image have to be a multiple of.
     """
 
     summary: str
@@ -53,6 +54,7 @@ class Architecture:
     levels: tuple[str, ...] = (PARAMETERS, LAST_LAYER)
     backbones: tuple[str, ...] | str | None = None
     decoder: bool = False
+    factor: int = 1
 
 
 _EXPERTS = ("unet", "resnet18", "resnet50", "resnet_mini")
@@ -75,7 +77,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mmoe": Architecture("several encoders as experts, mixed by a gate a task", "mmoe:MMoE", backbones=_EXPERTS),
     "cgc": Architecture("shared experts and a task's own, mixed by a gate a task", "cgc:CGC", backbones=_EXPERTS),
     "ple": Architecture("shared and own experts, mixed after every stage", "ple:PLE", backbones="staged"),
-    "dselect_k": Architecture("k of several experts, picked by smooth binary codes", "dselect_k:DSelectK", backbones=_EXPERTS),
+    "dselect_k": Architecture(
+        "k of several experts, picked by smooth binary codes", "dselect_k:DSelectK", backbones=_EXPERTS
+    ),
     "ltb": Architecture("an encoder a task; learns where the tasks branch", "ltb:LTB", backbones="staged"),
     "pad_net": Architecture(
         "first predictions, whose features are distilled into the others' last ones",
@@ -88,7 +92,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         "as pad_net at four scales, from coarse to fine", "mti_net:MTINet", _SHARED_FEATURE, _HRNET, decoder=True
     ),
     "invpt": Architecture(
-        "a transformer decoder in which all tasks attend to each other", "invpt:InvPT", _SHARED_FEATURE, _VIT, True
+        "a transformer decoder in which all tasks attend to each other",
+        "invpt:InvPT",
+        _SHARED_FEATURE,
+        _VIT,
+        decoder=True,
+        factor=4,
     ),
     "point": Architecture("no network: the shared parameters are a point of the plane", levels=(PARAMETERS,)),
 }
@@ -131,11 +140,11 @@ def require(design: Design, size: tuple[int, int] | None) -> None:
             raise IsonomyError(f"Architecture {architecture!r} has heads of its own: leave --head out.")
         if head not in HEADS:
             raise unknown("head", head, HEADS)
-    multiple = backbones.CATALOGUE[backbone].multiple
+    multiple = ARCHITECTURES[architecture].factor * backbones.CATALOGUE[backbone].multiple
     if size is not None and any(side % multiple for side in size):
         raise IsonomyError(
-            f"Backbone {backbone!r} needs images whose sides are multiples of {multiple}, not {size[0]} x {size[1]}: "
-            "choose another size or backbone."
+            f"Architecture {architecture!r} on {backbone!r} needs images whose sides are multiples of {multiple}, "
+            f"not {size[0]} x {size[1]}: choose another size or backbone."
         )
 
 
@@ -166,6 +175,6 @@ def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], see
         head = HEADS[design.head or backbone.head]
         with torch.device("meta"):
             channels = backbones.make(design.backbone, size=size).channels
-        read = tuple(channels[i] for i in head.reads)  # type: ignore[index,union-attr]
+        read = tuple(channels[i] for i in head.reads)
         made = network(encoder, {task: partial(head, read, count) for task, count in outputs.items()}, seed, **options)
     return made

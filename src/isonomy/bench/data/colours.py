@@ -79,4 +79,5 @@ def logit(prediction: Tensor) -> Picture:
 
 
 def _bytes(image: NDArray[np.floating]) -> Picture:
-    return (255 * np.clip(image, 0, 1) + 0.5).astype(np.uint8)
+    scaled: Picture = (255 * np.clip(image, 0, 1) + 0.5).astype(np.uint8)
+    return scaled

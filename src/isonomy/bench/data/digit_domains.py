@@ -163,7 +163,7 @@ class DigitDomains:
     options: ClassVar[tuple[str, ...]] = ("inverted",)
 
     name: str = "digit_domains"
-    summary: str = "handwritten digits of three or four domains, each with images of its own (embedded, a minute)"
+    summary: str = "handwritten digits of three or four domains, each with images of its own (embedded, seconds)"
     version: int = VERSION
     tasks: tuple[Task, ...] = field(init=False)
     architectures: tuple[str, ...] = ("hps",)

@@ -6,7 +6,6 @@ The procedure of SEISM's boundary measure, on the lines of the Berkeley benchmar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ Image = NDArray[np.float64]
 SMOOTHING = 4  # radius of the triangle filter
 CONSERVATIVE = 1.01
 FADE = 5
+MOST_PAIRS = 2_000_000
 
 
 def boundary_map(labels: NDArray[np.generic]) -> Mask:
@@ -97,20 +97,12 @@ def count(image: Image, truth: Mask, thresholds: NDArray[np.float64], inclusive:
         radius: The largest distance of a pair in pixels.
     """
     actual = _thin(truth)
-    above: Callable[[float], Mask] = (lambda t: image >= t) if inclusive else (lambda t: image > t)
-    pairs = _Pairs(above(thresholds[0]), actual, radius)
-    matched, predicted = np.zeros((2, len(thresholds)), dtype=np.int64)
-    before = -1
-    for i, threshold in enumerate(thresholds):
-        mask = above(threshold)
-        size = int(np.count_nonzero(mask))
-        if size == before:  # The masks are nested, so this is the same one.
-            matched[i], predicted[i] = matched[i - 1], predicted[i - 1]
-            continue
-        before = size
-        thinned = _thin(mask)
-        matched[i], predicted[i] = pairs.most(thinned), np.count_nonzero(thinned)
-    return Counts(matched, predicted, int(np.count_nonzero(actual)))
+    masks = np.array([image >= t if inclusive else image > t for t in thresholds])
+    # The masks are nested, so those of one size are the same.
+    _, first, place = np.unique(masks.sum((1, 2)), return_index=True, return_inverse=True)
+    thinned = np.array([_thin(masks[i]) for i in first])
+    matched = _matched(thinned, actual, radius)
+    return Counts(matched[place], thinned.sum((1, 2))[place], int(actual.sum()))
 
 
 def _thin(mask: Mask) -> Mask:
@@ -119,36 +111,34 @@ def _thin(mask: Mask) -> Mask:
     return thinned
 
 
-class _Pairs:
-    """All pairs of a candidate and a true pixel within reach.
+def _matched(predictions: Mask, truth: Mask, radius: float) -> NDArray[np.int64]:
+    """The size of a largest matching between the pixels of each prediction and of the truth.
+
+    It is a largest flow of at most one through every pixel. SciPy's ``maximum_bipartite_matching`` takes exponential
+    time on contours that run in parallel (scipy/scipy#26147), its ``maximum_flow`` does not.
 
     Args:
-        candidates: Shape (H, W).
+        predictions: Shape (N, H, W).
         truth: Shape (H, W).
-        radius: In pixels.
+        radius: The largest distance of a pair in pixels.
     """
-
-    def __init__(self, candidates: Mask, truth: Mask, radius: float) -> None:
-        trees = [cKDTree(np.argwhere(mask)) for mask in (candidates, truth)]
-        found = trees[0].sparse_distance_matrix(trees[1], radius, output_type="ndarray")
-        self.candidates = np.flatnonzero(candidates)
-        self.candidate, self.true = found["i"], found["j"]
-        self.actual = int(np.count_nonzero(truth))
-
-    def most(self, chosen: Mask) -> int:
-        """The size of a largest matching of some of the candidates, as a flow of at most one through every pixel.
-
-        SciPy's own ``maximum_bipartite_matching`` takes exponential time where two contours run in parallel
-        (scipy/scipy#26147); its ``maximum_flow`` does not.
-
-        Args:
-            chosen: Shape (H, W).
-        """
-        kept = chosen.ravel()[self.candidates[self.candidate]]
-        candidate, true = self.candidate[kept] + 1, self.true[kept] + 1 + len(self.candidates)
-        source, sink = 0, len(self.candidates) + self.actual + 1
-        ends, starts = np.unique(candidate), np.unique(true)
-        tails = np.concatenate([np.full_like(ends, source), candidate, starts])
-        heads = np.concatenate([ends, true, np.full_like(starts, sink)])
+    points, targets = np.argwhere(predictions.any(0)), np.argwhere(truth)
+    pairs = cKDTree(points).sparse_distance_matrix(cKDTree(targets), radius, output_type="ndarray")
+    rows, columns = points[pairs["i"]].T
+    sizes = []
+    # Setting a network up takes longer than solving it: one serves several predictions, as many as memory is good for.
+    step = max(1, MOST_PAIRS // max(1, len(pairs)))
+    for start in range(0, len(predictions), step):
+        layers = predictions[start : start + step]
+        layer, pair = np.nonzero(layers[:, rows, columns])
+        candidates, candidate = np.unique(layer * len(points) + pairs["i"][pair], return_inverse=True)
+        trues, true = np.unique(layer * len(targets) + pairs["j"][pair], return_inverse=True)
+        from_source = np.arange(len(candidates)) + 1
+        to_sink = np.arange(len(trues)) + 1 + len(candidates)
+        sink = len(candidates) + len(trues) + 1
+        tails = np.concatenate([np.zeros_like(from_source), candidate + 1, to_sink])
+        heads = np.concatenate([from_source, true + 1 + len(candidates), np.full_like(to_sink, sink)])
         network = csr_array((np.ones(len(tails), dtype=np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
-        return int(maximum_flow(network, source, sink).flow_value)
+        used = maximum_flow(network, 0, sink).flow[[0]].indices - 1
+        sizes.append(np.bincount(candidates[used] // max(1, len(points)), minlength=len(layers)))
+    return np.concatenate(sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isonomy.bench import plan
+from isonomy.bench import records
 from isonomy.bench.progress import heading
 from isonomy.bench.report.figures import styles
 from isonomy.bench.results import Results
@@ -28,7 +28,7 @@ def require_picture(path: Path) -> None:
     """
     if path.suffix.lower() not in ENDINGS or path.is_dir():
         raise IsonomyError(f"--picture {path}: name a file that ends in {', '.join(ENDINGS)}.")
-    plan.require_writable(path.parent, "--picture")
+    records.require_writable(path.parent, "--picture")
 
 
 def save_picture(results: Results, path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from isonomy.bench.data.rooms.noise import noisy
 from isonomy.bench.data.rooms.sample import Sample, check_size, generate
 from isonomy.bench.data.rooms.scene import VERSION
-from isonomy.bench.records import _replace, require_writable
+from isonomy.bench.records import replace, require_writable
 from isonomy.errors import IsonomyError, unknown
 
 # The room that each split begins with; no room is in two splits.
@@ -123,7 +123,7 @@ def _write(
                 row[name] = np.rint(255 * array) if name == "image" else array
             file.write(row.tobytes())
 
-    _replace(path, fill)
+    replace(path, fill)
 
 
 def cached(split: str, count: int, size: tuple[int, int], *, scans: int = 1, noise: bool = False) -> Split:

@@ -15,7 +15,8 @@ from torch import Tensor
 from isonomy.bench import losses
 from isonomy.bench.data import Metric, colours
 from isonomy.bench.data.dense import Batch, Dense, DenseTask
-from isonomy.bench.data.rooms.cache import VERSION, Split, cached
+from isonomy.bench.data.rooms.cache import Split, cached
+from isonomy.bench.data.rooms.scene import VERSION
 from isonomy.errors import IsonomyError, unknown
 
 IGNORED = -1
