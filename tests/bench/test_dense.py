@@ -114,8 +114,8 @@ def test_every_prediction_can_be_looked_at(profile):
     [
         ("room", "Unknown data set 'room'.*rooms"),
         ("rooms:trian=3", "Unknown option of rooms 'trian'.*train"),
-        ("rooms:size=64", "Option size of rooms is '64': write height x width, such as 96x128"),
-        ("rooms:train=many", "Option train of rooms is 'many': write a number, such as 400"),
+        ("rooms:size=64", "Option size of rooms is '64': write something like 64x64"),
+        ("rooms:train=many", "Option train of rooms is 'many': write something like 320"),
         ("rooms:noise=yes", "Option noise of rooms is 'yes': write true or false"),
         ("rooms:train=0", "Option train of rooms is 0: it must be at least 1"),
         ("rooms:profile=nyud", "Unknown profile of rooms 'nyud'.*nyud4"),

@@ -10,6 +10,9 @@ from typing import Any
 from isonomy import catalogue
 from isonomy.bench import architectures, data
 from isonomy.bench.architectures import ARCHITECTURES, FEATURES, LAST_LAYER, PARAMETERS, Design
+from isonomy.bench.backbones import CATALOGUE
+from isonomy.bench.backbones.heads import HEADS
+from isonomy.bench.options import name_of
 from isonomy.errors import IsonomyError, unknown
 
 SEARCH = "grid_search"
@@ -28,25 +31,26 @@ def design(given: Mapping[str, Any], problem: data.Problem) -> Design:
         IsonomyError: One is unknown, or they do not go together or with the data set.
     """
     architecture = given.get("architecture", problem.architectures[0])
-    if architecture not in ARCHITECTURES:
-        raise unknown("architecture", architecture, problem.architectures)
-    if architecture not in problem.architectures:
+    name = name_of(architecture)
+    if name not in ARCHITECTURES:
+        raise unknown("architecture", name, problem.architectures)
+    if name not in problem.architectures:
         raise IsonomyError(
-            f"Architecture {architecture!r} does not fit data set {problem.name!r}: "
+            f"Architecture {name!r} does not fit data set {problem.name!r}: "
             f"use {' or '.join(map(repr, problem.architectures))}."
         )
     if not problem.backbones:
-        for name in ("backbone", "head", "weights"):
-            if given.get(name) is not None:
-                raise IsonomyError(f"Data set {problem.name!r} brings its own network: leave --{name} out.")
+        for flag in ("backbone", "head", "weights"):
+            if given.get(flag) is not None:
+                raise IsonomyError(f"Data set {problem.name!r} brings its own network: leave --{flag} out.")
         return Design(architecture)
     backbone = given.get("backbone")
     if backbone is None:
-        backbone = next(name for name in problem.backbones if architectures.fits(architecture, name))
+        backbone = next(each for each in problem.backbones if architectures.fits(architecture, each))
     weights = given.get("weights")
     network = Design(architecture, backbone, given.get("head"), weights and str(Path(weights).absolute()))
     architectures.require(network, problem.size)
-    if backbone not in problem.backbones:
+    if name_of(backbone) not in problem.backbones:
         raise IsonomyError(
             f"Backbone {backbone!r} does not fit data set {problem.name!r}: use {' or '.join(problem.backbones)}."
         )
@@ -62,7 +66,7 @@ def levels(problem: data.Problem, design: Design) -> tuple[str, ...]:
         problem: The data set.
         design: The network.
     """
-    return tuple(level for level in ARCHITECTURES[design.architecture].levels if level in problem.levels)
+    return tuple(level for level in design.kind.levels if level in problem.levels)
 
 
 def methods(names: Sequence[str], level: str | None, problem: data.Problem, design: Design) -> tuple[str, ...]:
@@ -112,11 +116,8 @@ def _one_feature(design: Design) -> bool:
     """Whether all heads read one tensor."""
     if design.backbone is None:
         return True
-    from isonomy.bench import backbones  # noqa: PLC0415
-    from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415
-
-    head = HEADS[design.head or backbones.CATALOGUE[design.backbone].head]
-    return design.architecture == "hps" and len(head.reads) == 1
+    head = HEADS[design.head or CATALOGUE[name_of(design.backbone)].head]
+    return name_of(design.architecture) == "hps" and len(head.reads) == 1
 
 
 def trials(given: int | None, methods: Sequence[str]) -> int | None:

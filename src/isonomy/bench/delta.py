@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import inf
 from statistics import fmean, mean, stdev
 
-from isonomy.errors import IsonomyError
+from isonomy.errors import IsonomyError, unknown
 
 Values = Mapping[str, Mapping[str, float]]  # task -> metric -> value
 
@@ -51,28 +53,40 @@ def task_deltas(values: Values, baseline: Values, up: Mapping[str, Mapping[str, 
     Raises:
         IsonomyError: A baseline value is not positive, so nothing can be relative to it.
     """
-    result = {}
-    for task, directions in up.items():
-        changes = []
-        for name, larger_is_better in directions.items():
-            reference = baseline[task][name]
-            if not reference > 0:
-                raise IsonomyError(
-                    f"Δp needs positive single-task values, but {name} of task {task!r} is {reference:g}: "
-                    "report another metric, or leave the task out."
-                )
-            change = 100 * (values[task][name] - reference) / reference
-            changes.append(change if larger_is_better else -change)
-        result[task] = fmean(changes)
-    return result
+    return {task: fmean(changes) for task, changes in _changes(values, baseline, up).items()}
 
 
-def delta_p(values: Values, baseline: Values, up: Mapping[str, Mapping[str, bool]]) -> float:
-    """Δp in percent: the mean of ``task_deltas`` over tasks, positive when better than single-task training.
+def delta_p(values: Values, baseline: Values, up: Mapping[str, Mapping[str, bool]], aggregate: str = "task") -> float:
+    """Δp in percent, positive when better than single-task training; with one metric a task it is Δm.
 
     Args:
         values: Of a run.
         baseline: Of single-task training.
         up: For each metric, whether larger is better.
+        aggregate: ``"task"``: the mean of ``task_deltas``, so that every task counts alike; ``"flat"``: the mean over
+            all metrics, as Nash-MTL's code has it, where a task counts by how many it has.
+
+    Raises:
+        IsonomyError: As ``task_deltas``; another ``aggregate``.
     """
-    return fmean(task_deltas(values, baseline, up).values())
+    if aggregate not in ("task", "flat"):
+        raise unknown("value of aggregate", aggregate, ["task", "flat"])
+    changes = _changes(values, baseline, up).values()
+    return fmean(map(fmean, changes)) if aggregate == "task" else fmean(chain.from_iterable(changes))
+
+
+def _changes(values: Values, baseline: Values, up: Mapping[str, Mapping[str, bool]]) -> dict[str, list[float]]:
+    """For each task, the relative improvement of each of its metrics in percent."""
+    result: dict[str, list[float]] = {}
+    for task, directions in up.items():
+        result[task] = []
+        for name, larger_is_better in directions.items():
+            reference = baseline[task][name]
+            if not 0 < reference < inf:
+                raise IsonomyError(
+                    f"Δp needs positive single-task values, but {name} of task {task!r} is {reference:g}: "
+                    "report another metric, or leave the task out."
+                )
+            change = 100 * (values[task][name] - reference) / reference
+            result[task].append(change if larger_is_better else -change)
+    return result

@@ -17,6 +17,9 @@ from isonomy.bench.delta import Spread
 from isonomy.bench.plan import Cell
 from isonomy.bench.results import Results, Row
 
+# A table of more metrics than this is turned: a line a metric, a column a method.
+ACROSS = 9
+
 
 class Progress:
     """Bars of the runs that are on their way, and a line for every run that is over.
@@ -116,14 +119,21 @@ def table(results: Results, wide: bool = True) -> Table:
         wide: Whether the terminal decides the width; else nothing is wrapped.
     """
     drawn = Table(title=f"{results.plan.data}, test split, {plural(results.plan.seeds, 'seed')}")
-    drawn.add_column("method", no_wrap=True)
-    for task in results.tasks:
-        for metric in task.metrics:
-            drawn.add_column(f"{task.name}\n{heading(metric)}", justify="right", no_wrap=not wide)
-    drawn.add_column("Δp, %", justify="right", no_wrap=True)
-    drawn.add_column("step time", justify="right", no_wrap=True)
+    rows = ([results.single] if results.single else []) + results.rows
     best = results.ranked[0].name if results.ranked else None
-    for row in ([results.single] if results.single else []) + results.rows:
+    names = [f"{task.name}\n{heading(metric)}" for task in results.tasks for metric in task.metrics]
+    names += ["Δp, %", "step time"]
+    if len(names) > ACROSS:
+        drawn.add_column("", no_wrap=True)
+        for row in rows:
+            drawn.add_column(row.title, justify="right", no_wrap=True, style="bold" if row.name == best else None)
+        for name, values in zip(names, zip(*(cells(row, results)[1:] for row in rows), strict=True), strict=True):
+            drawn.add_row(name.replace("\n", ", "), *values)
+        return drawn
+    drawn.add_column("method", no_wrap=True)
+    for name in names:
+        drawn.add_column(name, justify="right", no_wrap=not wide or "\n" not in name)
+    for row in rows:
         drawn.add_row(*cells(row, results), style="bold" if row.name == best else None)
     return drawn
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from isonomy import engine
 from isonomy.bench import records
+from isonomy.bench.architectures import LAST_LAYER
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Feature, Trainer
 
@@ -35,11 +36,12 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
     cell, problem = trainer.cell, trainer.problem
     total = torch.zeros(len(cell.tasks), device=trainer.fabric.device, dtype=torch.float64)
     looks: dict[str, list[Any]] = defaultdict(list)
+    # There papers on gradient norms measure; a network that does not know its layers is looked at where it is shared.
+    looks_at_last_layer = LAST_LAYER in problem.levels
     trace: list[list[float]] = []
 
     def look(losses: dict[str, Tensor], feature: Feature) -> None:
-        # Without a feature, where the gradient-norm studies measure: cheap, since the trunk is not walked.
-        at = feature if feature is not None else trainer.last_layer()
+        at = trainer.last_layer() if feature is None or looks_at_last_layer else feature
         gramian = engine.measure(list(losses.values()), at)
         looks["gradient_norms"].append(gramian.norms.tolist())
         looks["cosines"].append(gramian.cosines.tolist())

@@ -4,6 +4,7 @@ import torch
 import isonomy
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.backbones.heads import HRNetHead
+from isonomy.bench.backbones.resnet import resnet_mini
 from isonomy.errors import IsonomyError
 from tests.bench.architectures.networks import CITY, NYUD, NYUV2, PASCAL, count, images, large, small
 
@@ -94,3 +95,24 @@ def test_features_that_depend_on_each_other_are_balanced_once():
         factors = weights if id(parameter) in shared else torch.ones(2)
         gradients = [factor * row[index] for factor, row in zip(factors, rows, strict=True) if row[index] is not None]
         torch.testing.assert_close(parameter.grad, sum(gradients), rtol=1e-8, atol=1e-12)
+
+
+def test_the_feature_is_what_any_head_reads_once_and_from_shallow_to_deep():
+    class Ends(torch.nn.Module):
+        reads = (-1, 0)
+
+        def forward(self, maps):
+            return maps[0].mean(dim=(1, 2, 3)) + maps[1].mean(dim=(1, 2, 3))
+
+    class Last(Ends):
+        reads = (3,)
+
+        def forward(self, x):
+            return x.mean(dim=(1, 2, 3))
+
+    network = HPS(resnet_mini, {"a": Ends, "b": Last}, 0).eval()
+    feature = network(images()).feature
+    maps = network.encoder(images())
+    assert len(feature) == 2
+    assert torch.equal(feature[0], maps[0])
+    assert torch.equal(feature[1], maps[3])

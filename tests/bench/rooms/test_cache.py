@@ -164,6 +164,42 @@ def test_a_killed_process_leaves_whole_blocks_and_what_it_left_over_is_removed_l
     assert equal(split, [0, count - 1], [generate(0, SIZE), generate(count - 1, SIZE)])
 
 
+def grow(counts):
+    for count in counts:
+        split = cached("train", count, SIZE)
+        assert (split.image[range(count)][:, 0, 0, 0] == np.arange(count)).all()
+
+
+def test_processes_that_make_splits_of_many_sizes_do_not_meet_in_a_block(monkeypatch, folder):
+    blank = generate(0, SIZE)
+    monkeypatch.setattr(
+        cache, "generate", lambda number, size, camera: blank._replace(image=np.full_like(blank.image, number / 255))
+    )
+    context = multiprocessing.get_context("fork")
+    orders = [np.random.default_rng(n).permutation(40).tolist() for n in range(4)]
+    processes = [context.Process(target=grow, args=([count + 1 for count in order],)) for order in orders]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert len(files(folder)) == 10
+
+
+def test_a_shorter_block_that_another_process_put_in_its_place_grows_again(monkeypatch, folder):
+    write = cache._write
+    cached("train", 2, SIZE)
+    shorter = (folder / "00000.npy").read_bytes()
+
+    def overtaken(path, *arguments):
+        write(path, *arguments)
+        path.write_bytes(shorter)
+        monkeypatch.setattr(cache, "_write", write)
+
+    monkeypatch.setattr(cache, "_write", overtaken)
+    assert equal(cached("train", 4, SIZE), range(4), [generate(i, SIZE) for i in range(4)])
+
+
 def test_processes_that_make_the_same_split_agree(folder):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=make, args=(count,)) for count in (10, 12, 12)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
 
 import torch
 from torch import nn
 
 from isonomy.bench import backbones
+from isonomy.bench.backbones.heads import HEADS
+from isonomy.bench.backbones.heads import make as make_head
+from isonomy.bench.options import defaults_of, name_of, read
 from isonomy.errors import IsonomyError, unknown
 
 FEATURES, PARAMETERS, LAST_LAYER = "features", "parameters", "last_layer"
@@ -22,8 +24,9 @@ class Design:
     """Which network.
 
     Attributes:
-        architecture: What is shared, and how.
-        backbone: The encoder; None for a data set that brings its own.
+        architecture: What is shared, and how; with options if wanted, such as ``"mtan:variant=libmtl"``.
+        backbone: The encoder, with options if wanted, such as ``"resnet50:output_stride=16"``; None for a data set that
+            brings its own.
         head: What makes predictions of the encoder's maps; None for the backbone's usual one, and where the
             architecture has its own.
         weights: A local file with the backbone's weights; None for random ones.
@@ -33,6 +36,11 @@ class Design:
     backbone: str | None = None
     head: str | None = None
     weights: str | None = None
+
+    @property
+    def kind(self) -> Architecture:
+        """The architecture's entry in the catalogue."""
+        return ARCHITECTURES[name_of(self.architecture)]
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,8 @@ def fits(architecture: str, backbone: str) -> bool:
         architecture: Name.
         backbone: Name.
     """
-    wanted = ARCHITECTURES[architecture].backbones
-    return wanted is None or (backbones.CATALOGUE[backbone].staged if wanted == "staged" else backbone in wanted)
+    wanted, name = ARCHITECTURES[name_of(architecture)].backbones, name_of(backbone)
+    return wanted is None or (backbones.CATALOGUE[name].staged if wanted == "staged" else name in wanted)
 
 
 def require(design: Design, size: tuple[int, int] | None) -> None:
@@ -124,8 +132,8 @@ def require(design: Design, size: tuple[int, int] | None) -> None:
     Raises:
         IsonomyError: The backbone or head is unknown, or does not go with the architecture or the images.
     """
-    architecture, backbone, head = design.architecture, design.backbone, design.head
-    assert backbone is not None
+    assert design.backbone is not None
+    architecture, backbone, head = name_of(design.architecture), name_of(design.backbone), design.head
     if backbone not in backbones.CATALOGUE:
         raise unknown("backbone", backbone, backbones.CATALOGUE)
     if not fits(architecture, backbone):
@@ -134,13 +142,13 @@ def require(design: Design, size: tuple[int, int] | None) -> None:
             f"Architecture {architecture!r} cannot be built on backbone {backbone!r}: use {' or '.join(possible)}."
         )
     if head is not None:
-        from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415
-
-        if ARCHITECTURES[architecture].decoder:
+        if design.kind.decoder:
             raise IsonomyError(f"Architecture {architecture!r} has heads of its own: leave --head out.")
         if head not in HEADS:
             raise unknown("head", head, HEADS)
-    multiple = ARCHITECTURES[architecture].factor * backbones.CATALOGUE[backbone].multiple
+    read(design.architecture, defaults_of(_network(design)), architecture)
+    read(design.backbone, defaults_of(backbones.CATALOGUE[backbone].make), backbone)
+    multiple = design.kind.factor * backbones.CATALOGUE[backbone].multiple
     if size is not None and any(side % multiple for side in size):
         raise IsonomyError(
             f"Architecture {architecture!r} on {backbone!r} needs images whose sides are multiples of {multiple}, "
@@ -148,7 +156,13 @@ def require(design: Design, size: tuple[int, int] | None) -> None:
         )
 
 
-def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], seed: int, **options: Any) -> nn.Module:
+def _network(design: Design) -> Callable[..., nn.Module]:
+    module, _, name = design.kind.network.partition(":")
+    made: Callable[..., nn.Module] = getattr(import_module(f"isonomy.bench.architectures.{module}"), name)
+    return made
+
+
+def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], seed: int) -> nn.Module:
     """A fresh network.
 
     Args:
@@ -156,25 +170,20 @@ def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], see
         outputs: For each task, how many channels its prediction has.
         size: Height and width of the images.
         seed: Of the initial weights.
-        options: Of the architecture's class.
 
     Returns:
         A module that gives an ``Output``.
     """
     assert design.backbone is not None
-    architecture, backbone = ARCHITECTURES[design.architecture], backbones.CATALOGUE[design.backbone]
-    module, _, name = architecture.network.partition(":")
-    network = getattr(import_module(f"isonomy.bench.architectures.{module}"), name)
-    encoder = partial(backbones.make, design.backbone, size=size, weights=design.weights)
-    made: nn.Module
-    if architecture.decoder:
-        made = network(encoder, outputs, seed, **options)
-    else:
-        from isonomy.bench.backbones.heads import HEADS  # noqa: PLC0415 - `isonomy list` should not wait for it
-
-        head = HEADS[design.head or backbone.head]
-        with torch.device("meta"):
-            channels = backbones.make(design.backbone, size=size).channels
-        read = tuple(channels[i] for i in head.reads)
-        made = network(encoder, {task: partial(head, read, count) for task, count in outputs.items()}, seed, **options)
-    return made
+    name, network = name_of(design.backbone), _network(design)
+    entry = backbones.CATALOGUE[name]
+    options = read(design.architecture, defaults_of(network), design.architecture)
+    own = read(design.backbone, defaults_of(entry.make), name)
+    encoder = partial(backbones.make, name, size=size, weights=design.weights, **own)
+    if design.kind.decoder:
+        return network(encoder, outputs, seed, **options)
+    with torch.device("meta"):
+        channels = backbones.make(name, size=size, **own).channels
+    head = design.head or entry.head
+    heads = {task: partial(make_head, head, channels, count) for task, count in outputs.items()}
+    return network(encoder, heads, seed, **options)

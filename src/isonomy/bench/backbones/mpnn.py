@@ -47,13 +47,16 @@ class EdgeConvolution(nn.Module):
         self.matrix = nn.Linear(hidden, width * width)
         self.root = nn.Linear(width, width)
 
-    def forward(self, h: Tensor, edges: Tensor, pairs: Tensor) -> Tensor:
-        """States (B, N, width), edges (B, N, N, edge), weights (B, N, N) of the mean, to states (B, N, width)."""
+    def weighted(self, edges: Tensor, pairs: Tensor) -> Tensor:
+        """Edges (B, N, N, edge) and weights (B, N, N) of the mean to (B, N, N, hidden), the same in every round."""
+        return functional.relu(self.hidden(edges)) * pairs[..., None]
+
+    def forward(self, h: Tensor, weighted: Tensor, pairs: Tensor) -> Tensor:
+        """States (B, N, width) of one round to those of the next."""
         width = h.shape[-1]
         # The matrix is linear in the hidden layer, so the mean over neighbours can be taken before it is applied: no
         # edge's matrix is ever formed.
-        a = functional.relu(self.hidden(edges)) * pairs[..., None]
-        met = torch.einsum("bijk,bjc->bikc", a, h)
+        met = torch.einsum("bijk,bjc->bikc", weighted, h)
         messages = torch.einsum("bikc,kco->bio", met, self.matrix.weight.T.reshape(-1, width, width))
         plain = (pairs @ h) @ self.matrix.bias.view(width, width)
         states: Tensor = self.root(h) + messages + plain
@@ -98,8 +101,9 @@ class MPNN(Backbone):
         ).to(x)
         pairs = pairs / pairs.sum(dim=2, keepdim=True).clamp(min=1)
         h = functional.relu(self.lin0(x))
+        weighted = self.convolution.weighted(edges, pairs)
         for _ in range(ROUNDS):
-            messages = functional.relu(self.convolution(h, edges, pairs))
+            messages = functional.relu(self.convolution(h, weighted, pairs))
             h = self.gru(messages.flatten(0, 1), h.flatten(0, 1)).view_as(h)
         return [functional.relu(self.lin1(self._together(h, mask)))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isonomy.bench.architectures import Design
+from isonomy.bench.options import name_of, read
 from isonomy.errors import IsonomyError, unknown
 
 
@@ -143,37 +143,16 @@ def load(name: str) -> Problem:
     Raises:
         IsonomyError: There is none, or an option is unknown or cannot be read.
     """
-    base, _, options = name.partition(":")
+    base = name_of(name)
     if base not in _PROBLEMS:
         raise unknown("data set", base, NAMES)
     module, _, made = _PROBLEMS[base].partition(":")
     # Heavy libraries are imported by the data set that needs them.
     problem = getattr(import_module(f"isonomy.bench.data.{module}"), made)
-    known: tuple[str, ...] = getattr(problem, "options", ())
-    given = {}
-    for option in filter(None, options.split(",")):
-        key, _, text = (part.strip() for part in option.partition("="))
-        if key not in known:
-            raise unknown(f"option of {base}", key, known)
-        given[key] = _read(text, getattr(problem, key), f"Option {key} of {base}")
+    defaults = {option: getattr(problem, option) for option in getattr(problem, "options", ())}
+    given = read(name, defaults, base)
     loaded: Problem = problem(**{**given, **({"name": name} if given else {})})
     return loaded
-
-
-def _read(text: str, default: Any, what: str) -> Any:
-    """An option's value, of the type of its default."""
-    if isinstance(default, tuple):
-        if match := re.fullmatch(r"(\d+)x(\d+)", text):
-            return int(match[1]), int(match[2])
-        raise IsonomyError(f"{what} is {text!r}: write height x width, such as 96x128.")
-    if isinstance(default, bool):
-        if text in ("true", "false"):
-            return text == "true"
-        raise IsonomyError(f"{what} is {text!r}: write true or false.")
-    try:
-        return type(default)(text)
-    except ValueError:
-        raise IsonomyError(f"{what} is {text!r}: write a number, such as {default}.") from None
 
 
 def select(problem: Problem, names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -139,6 +139,6 @@ def _matched(predictions: Mask, truth: Mask, radius: float) -> NDArray[np.int64]
         tails = np.concatenate([np.zeros_like(from_source), candidate + 1, to_sink])
         heads = np.concatenate([from_source, true + 1 + len(candidates), np.full_like(to_sink, sink)])
         network = csr_array((np.ones(len(tails), dtype=np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
-        used = maximum_flow(network, 0, sink).flow[[0]].indices - 1
+        used = maximum_flow(network, 0, sink).flow[[0], 1 : len(candidates) + 1].toarray()[0] > 0
         sizes.append(np.bincount(candidates[used] // max(1, len(points)), minlength=len(layers)))
     return np.concatenate(sizes)

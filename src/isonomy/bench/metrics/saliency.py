@@ -64,8 +64,8 @@ class Saliency(Sums):
     def compute(self) -> dict[str, Tensor]:
         """``maxF``."""
         # The F-measure in counts, which has no quotient that could be 0 / 0 while anything is positive.
-        positive = BETA2 * self.actual + self.predicted.double()
-        scores = (1 + BETA2) * self.hits / positive.where(positive > 0, 1.0)
+        positive = BETA2 * self.actual.double() + self.predicted
+        scores = (1 + BETA2) * self.hits.double() / positive.where(positive > 0, 1.0)
         return {"maxF": 100 * scores.max()}
 
 

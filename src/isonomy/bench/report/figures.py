@@ -8,6 +8,7 @@ from html import escape
 from itertools import combinations
 from statistics import fmean
 
+from isonomy.bench.architectures import LAST_LAYER
 from isonomy.bench.progress import number
 from isonomy.bench.results import Results, Row, effective_weights
 from isonomy.diagnostics import plots
@@ -108,7 +109,7 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     )
     yield (
         "Gradient norms",
-        "Length of each task's raw gradient at the shared part, before any balancing.",
+        f"Length of each task's raw gradient at {_place(results)}, before any balancing.",
         [_panel(results, task, recorded("gradient_norms", task), log=True) for task in tasks],
     )
     if len(tasks) > 1:
@@ -120,6 +121,10 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
                 for i, j in combinations(range(len(tasks)), 2)
             ],
         )
+
+
+def _place(results: Results) -> str:
+    return "the last shared layer" if LAST_LAYER in results.problem.levels else "the shared part"
 
 
 def _alone(results: Results, task: str, metric: str) -> tuple[str, float] | None:

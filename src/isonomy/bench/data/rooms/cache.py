@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any, NamedTuple
@@ -93,13 +94,15 @@ class Split(NamedTuple):
 def _open(path: Path, record: np.dtype[np.void]) -> NDArray[np.void]:
     """A block as it is on disk, which nobody can write."""
     try:
-        block = np.lib.format.open_memmap(path, mode="r")
-        whole = block.dtype == record and 0 < block.size <= BLOCK and block.ndim == 1
-        if not whole or path.stat().st_size != block.offset + block.nbytes:
-            raise ValueError("it is not a block of rooms")
+        with path.open("rb") as file:  # once, since another process may put a longer block in its place
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            if dtype != record or len(shape) != 1 or not 0 < shape[0] <= BLOCK or size != shape[0] * record.itemsize:
+                raise ValueError("it is not a whole block of rooms")
+            return np.memmap(file, record, "r", file.tell(), shape)
     except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:  # the last two: of a spoilt header
         raise IsonomyError(f"{path} cannot be read ({error}): delete it, and it is made anew.") from error
-    return block
 
 
 def _write(
@@ -109,8 +112,10 @@ def _write(
     require_writable(path.parent, "ISONOMY_CACHE")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*"):
-        if time.time() - left.stat().st_mtime > FORGOTTEN:
-            left.unlink(missing_ok=True)
+        # Another process may finish its file, or remove this one, meanwhile.
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > FORGOTTEN:
+                left.unlink()
 
     def fill(file: IO[bytes]) -> None:
         shape = (len(old) + len(rest),)
@@ -161,7 +166,7 @@ def cached(split: str, count: int, size: tuple[int, int], *, scans: int = 1, noi
     for start in range(0, count, BLOCK):
         path, stop = folder / f"{start // BLOCK:05}.npy", min(start + BLOCK, count)
         block = _open(path, record) if path.exists() else np.empty(0, dtype=record)
-        if start + len(block) < stop:
+        while start + len(block) < stop:  # again where another process has put a shorter block in its place
             _write(path, record, block, make, range(start + len(block), stop))
             block = _open(path, record)
         blocks.append(np.asarray(block))

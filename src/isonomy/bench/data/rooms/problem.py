@@ -166,9 +166,9 @@ class Rooms(Dense):
     version: int = VERSION
     profile: str = "nyud4"
     size: tuple[int, int] = (64, 64)
-    train: int = 400
+    train: int = 320
     val: int = 80
-    test: int = 200
+    test: int = 160
     scans: int = 1
     noise: bool = False
     flip: bool = True
