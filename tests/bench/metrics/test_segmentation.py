@@ -66,7 +66,7 @@ def test_an_absent_class_is_skipped_or_nan_or_zero():
 
 def test_the_set_is_one_matrix_and_not_a_mean_over_images():
     prediction, truth = [[[0, 0, 0, 1]], [[1, 1, 1, 0]]], [[[0, 0, 0, 0]], [[1, 0, 0, 0]]]
-    # M = [[4, 3], [0, 1]]: 4/7 and 1/4. Image by image: (3/4 + 0)/2 and (1/4 + 1/3... )
+    # M = [[4, 3], [0, 1]] for the set: 4/7 and 1/4. Image by image 3/4 and 0, then 1/3 and 1/3.
     assert judged(prediction, truth, 2)[0]["mIoU"] == pytest.approx(50 * (4 / 7 + 1 / 4))
     legacy = (3 / 4 + 0) / 2, (1 / 3 + 1 / 3) / 2
     assert judged(prediction, truth, 2, legacy_mtan=True)[0]["mIoU"] == pytest.approx(50 * sum(legacy))

@@ -200,6 +200,12 @@ def test_a_shorter_block_that_another_process_put_in_its_place_grows_again(monke
     assert equal(cached("train", 4, SIZE), range(4), [generate(i, SIZE) for i in range(4)])
 
 
+def test_an_unfinished_file_that_is_gone_before_it_is_looked_at_is_left_alone(folder):
+    folder.mkdir(parents=True)
+    (folder / ".00000.npy.gone").symlink_to("nowhere")
+    assert equal(cached("train", 1, SIZE), [0], [generate(0, SIZE)])
+
+
 def test_processes_that_make_the_same_split_agree(folder):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=make, args=(count,)) for count in (10, 12, 12)]

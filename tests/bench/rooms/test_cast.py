@@ -113,7 +113,7 @@ def test_a_turned_box_and_a_turned_ellipsoid_are_met_where_the_slow_way_meets_th
 
 def test_nothing_behind_the_camera_is_hit():
     # A low box from before the camera to far behind it: rays that look up would meet it backwards.
-    room = plain.room((False, (0.0, 0.1, 9.0), (0.5, 0.1, 10.0), 0.0))
+    room = plain.room((False, (0.0, 0.1, 8.0), (0.5, 0.1, 10.0), 0.0))
     view = look(plain.LEVEL._replace(pitch=0.1), (64, 64))
     hits = cast(view, room, [(0, (slice(0, 64), slice(0, 64)))])
     assert hits.depth.min() > 0

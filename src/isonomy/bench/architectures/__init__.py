@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
-import torch
 from torch import nn
 
 from isonomy.bench import backbones
 from isonomy.bench.backbones.heads import HEADS
 from isonomy.bench.backbones.heads import make as make_head
 from isonomy.bench.options import defaults_of, name_of, read
+from isonomy.bench.seeds import drawn
 from isonomy.errors import IsonomyError, unknown
 
 FEATURES, PARAMETERS, LAST_LAYER = "features", "parameters", "last_layer"
@@ -182,7 +182,7 @@ def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], see
     encoder = partial(backbones.make, name, size=size, weights=design.weights, **own)
     if design.kind.decoder:
         return network(encoder, outputs, seed, **options)
-    with torch.device("meta"):
+    with drawn(seed, "channels"):  # so that looking leaves no trace in anybody's random numbers
         channels = backbones.make(name, size=size, **own).channels
     head = design.head or entry.head
     heads = {task: partial(make_head, head, channels, count) for task, count in outputs.items()}
