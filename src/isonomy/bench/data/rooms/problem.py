@@ -177,7 +177,7 @@ class Rooms(Dense):
     )  # fmt: skip
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     epochs: int = 20
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     schedule: str = "linear"
     batch_size: int = 16
     tasks: tuple[DenseTask, ...] = field(init=False)
