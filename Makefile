@@ -8,8 +8,8 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 demo: $(VENV)/bench  ## the main job on handwritten digits: a table, and runs/demo/report.html
 	$(VENV)/bin/isonomy compare --data digits --methods ew,uw,imtl,db_mtl --seeds 3 --jobs 2 --out runs/demo
 
-test: $(VENV)/dev  ## all fast tests
-	$(VENV)/bin/python -m pytest -m "not slow and not peers"
+test: $(VENV)/dev  ## all fast tests, a process a core
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not peers"
 
 test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow

@@ -27,7 +27,7 @@ class Noise(Dense):
     architectures: tuple = (
         *("hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt"),
     )
-    backbones: tuple = tuple(name for name in CATALOGUE if name != "mpnn")
+    backbones: tuple = tuple(name for name, entry in CATALOGUE.items() if entry.dense)
 
     @property
     def tasks(self):

@@ -36,6 +36,7 @@ def test_a_value_has_the_type_of_its_default():
         ("train=3.5", "Option train of rooms is '3.5': write something like 320"),
         ("size=96", "Option size of rooms is '96': write something like 64x64"),
         ("size=96xwide", "Option size of rooms is '96xwide': write something like 64x64"),
+        ("train=3,train=4", "Option train of rooms is given twice: give each option once"),
         ("noise=1", "Option noise of rooms is '1': write true or false"),
     ],
 )

@@ -27,13 +27,15 @@ def read(text: str, defaults: Mapping[str, Any], what: str) -> dict[str, Any]:
         what: What the options are of, for the error.
 
     Raises:
-        IsonomyError: An option is unknown, or its value cannot be read.
+        IsonomyError: An option is unknown or given twice, or its value cannot be read.
     """
-    given = {}
+    given: dict[str, Any] = {}
     for option in filter(None, text.partition(":")[2].split(",")):
         key, _, value = (part.strip() for part in option.partition("="))
         if key not in defaults:
             raise unknown(f"option of {what}", key, defaults)
+        if key in given:
+            raise IsonomyError(f"Option {key} of {what} is given twice: give each option once.")
         given[key] = _value(value, defaults[key], f"Option {key} of {what}")
     return given
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import cycle, islice
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
 
@@ -38,9 +38,8 @@ def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.lo
         for cell in cells:
             with suppress(Exception):  # whatever it is, the cell meets it again and reports it
                 trainers[cell.method] = Trainer(cell, load(cell.config["data"]))
-        batches = {
-            name: cycle(list(islice(trainer.begin(0), WARM_UP + MEASURED))) for name, trainer in trainers.items()
-        }
+        # One step's at a time: those of fifty methods together would not fit in memory.
+        batches = {name: chain.from_iterable(map(trainer.begin, repeat(0))) for name, trainer in trainers.items()}
         start = time.perf_counter()
         for turn in range(WARM_UP + MEASURED):
             if turn > LEAST and time.perf_counter() - start > PATIENCE:

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from isonomy.bench.architectures.cgc import CGC
-from isonomy.bench.architectures.cross_stitch import LIBMTL, CrossStitch
+from isonomy.bench.architectures.cross_stitch import CrossStitch
 from isonomy.bench.architectures.dselect_k import DSelectK
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.architectures.ltb import LTB
@@ -17,6 +17,7 @@ from isonomy.bench.backbones.resnet import resnet18, resnet50, resnet_mini
 
 TASKS = {"seg": 5, "depth": 1, "normal": 3}
 CHANNELS = (8, 16, 32, 64)
+LIBMTL = {"granularity": "scalar", "init": (1.0, 1.0), "after": (1, 2, 3)}
 
 KINDS = {
     "hps": HPS,

@@ -5,6 +5,7 @@ from isonomy.bench import architectures
 from isonomy.bench.architectures import ARCHITECTURES, Design, build, fits, require
 from isonomy.bench.backbones import CATALOGUE, make
 from isonomy.errors import IsonomyError
+from tests.bench.architectures.networks import NYUV2, OFFICE, count
 
 TASKS = {"seg": 5, "depth": 1}
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -17,10 +18,8 @@ def built(*design, outputs=TASKS, seed=0):
 
 
 def test_options_of_architecture_and_backbone_are_passed_on():
-    def count(*design):
-        return sum(parameter.numel() for parameter in built(*design).parameters())
-
-    assert count("mtan:variant=libmtl", "resnet_mini") > count("mtan", "resnet_mini")
+    variants = [built(name, "resnet_mini") for name in ("mtan:variant=libmtl", "mtan")]
+    assert count(variants[0].parameters()) > count(variants[1].parameters())
     units = built("cross_stitch:granularity=scalar,init=1x1,after=1x2x3", "resnet_mini")
     mixed = [p for name, p in units.named_parameters() if "columns" not in name and "heads" not in name]
     assert [p.numel() for p in mixed] == [4, 4, 4]
@@ -36,12 +35,40 @@ def test_options_of_architecture_and_backbone_are_passed_on():
         (("mtan:kind=libmtl", "resnet_mini"), "Unknown option of mtan 'kind'.*variant"),
         (("hps", "resnet_mini:stride=8"), "Unknown option of resnet_mini 'stride'.*output_stride"),
         (("cgc:own_experts=many", "unet"), "Option own_experts of cgc is 'many': write something like 1"),
+        (("cross_stitch:after=4x5", "resnet18"), r"after=\(4, 5\) must name stages from 1 to 4"),
+        (("dselect_k:k=5", "unet"), "k=5 is more than there are experts, 4"),
+        (("hps", "resnet18:output_stride=4"), "output_stride has to be 8, 16 or 32, not 4"),
+        (("hps", "unet", "hrnet"), "The head 'hrnet' reads 4 maps, and the backbone gives 1"),
         (("mmoe", "segnet"), "Architecture 'mmoe' cannot be built on backbone 'segnet': use"),
     ],
 )
 def test_bad_designs_are_refused_in_one_sentence(design, sentence):
     with pytest.raises(IsonomyError, match=sentence):
-        built(*design)
+        require(Design(*design), (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("design", "outputs", "published"),
+    [
+        (("hps", "resnet50", "psp"), NYUV2, 92_738_129),
+        (("hps", "resnet50_pyramid"), NYUV2, 84_341_329),
+        (("hps", "resnet18_pooled"), OFFICE, 11_487_901),
+        (("hps", "resnet18:output_stride=32", "linear"), OFFICE, 11_224_221),
+        (("mmoe:gate_input=image", "resnet18_pooled"), OFFICE, 47_614_825),
+        (("cgc:gate_input=image", "resnet18_pooled"), OFFICE, 46_711_651),
+        (("dselect_k:gate_input=image", "resnet18_pooled"), OFFICE, 48_517_999),
+        (("ple:variant=libmtl,gate_input=image", "resnet18:output_stride=32", "linear"), OFFICE, 48_968_571),
+    ],
+)
+def test_published_networks_are_reached_by_name(design, outputs, published):
+    with torch.device("meta"):
+        assert count(build(Design(*design), outputs, (224, 224), 0).parameters()) == published
+
+
+def test_what_a_decoder_shares_is_an_option():
+    alone = built("pad_net:shared=backbone,width=8", "hrnet18")
+    assert count(alone.shared_parameters()) == 3_860_720
+    assert count(built("pad_net:width=8", "hrnet18").shared_parameters()) > 3_860_720
 
 
 def test_a_network_of_one_task_begins_like_the_one_of_several():
@@ -76,3 +103,12 @@ def test_every_architecture_fits_a_backbone_and_every_backbone_an_architecture()
     assert all(any(fits(name, backbone) for backbone in CATALOGUE) for name in networks)
     assert all(any(fits(name, backbone) for name in networks) for backbone in CATALOGUE)
     assert {architectures.FEATURES in entry.levels for entry in ARCHITECTURES.values()} == {True, False}
+
+
+@pytest.mark.parametrize(("name", "backbone"), [("hps", "resnet_mini"), ("ple", "resnet_mini"), ("hps", "hrnet18")])
+def test_planning_and_building_leave_the_random_numbers_alone(name, backbone):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    built(name, backbone)
+    assert torch.equal(torch.rand(3), expected)

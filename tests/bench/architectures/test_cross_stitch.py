@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from isonomy.bench.architectures.cross_stitch import LIBMTL, CrossStitch
+from isonomy.bench.architectures.cross_stitch import CrossStitch
 from isonomy.bench.backbones.heads import ConvHead
 from isonomy.bench.backbones.segnet import SegNet
 from isonomy.errors import IsonomyError
-from tests.bench.architectures.networks import NYUD, NYUV2, PASCAL, count, images, large, small
+from tests.bench.architectures.networks import LIBMTL, NYUD, NYUV2, PASCAL, count, images, large, small
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,11 @@ def test_counts(outputs, deep, published):
         ({"semseg": 21}, False, 15_904_085),
         ({"human_parts": 7}, False, 15_900_487),
         ({"seg": 13}, True, 39_636_813),
+        ({"seg": 7}, True, 39_635_271),
+        ({"semseg": 40}, True, 39_643_752),
+        ({"semseg": 21}, True, 39_638_869),
         ({"depth": 1}, True, 39_633_729),
+        ({"normals": 3}, True, 39_634_243),
     ],
 )
 def test_counts_of_single_task_networks(outputs, deep, published):

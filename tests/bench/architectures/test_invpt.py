@@ -9,7 +9,7 @@ from isonomy.bench.architectures import invpt
 from isonomy.bench.architectures.invpt import InvPT, JointNorm, Stage
 from isonomy.errors import IsonomyError
 
-from .dense import NYUD, OUTPUTS, PASCAL, Grid, Pyramid, built, losses, reached, shake
+from .dense import NYUD, OUTPUTS, PASCAL, Grid, Pyramid, built, count, losses, reached, shake
 
 PASCAL = PASCAL | {"sal": 2}
 
@@ -51,6 +51,28 @@ def test_numbers_of_unused_parameters(channels, common, tasks, number):
 def test_published_numbers_of_parameters_less_the_unused_ones(backbone, channels, outputs, published):
     encoder = vit(backbone, *((512, 512) if outputs is PASCAL else (448, 576)))
     assert built(lambda: InvPT(encoder, outputs, 0)) == published - unused(channels, 576, len(outputs))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "preliminary", "skips"),
+    [
+        ("vit_tiny", 192, 4_871_680, 1_742_832),
+        ("vit_small", 384, 12_393_472, 3_484_656),
+        ("vit_base", 768, 35_399_680, 6_968_304),
+        ("vit_large", 1024, 56_635_392, 9_290_736),
+    ],
+)
+def test_published_numbers_of_parameters_part_by_part(backbone, channels, preliminary, skips):
+    with torch.device("meta"):
+        net = InvPT(vit(backbone, 448, 576), NYUD, 0)
+    first_skip, mix = 9 * channels * 576 + 576, 10  # of the first stage, never used
+    assert count(net.preliminary) == preliminary
+    assert count(net.skips) == skips - first_skip
+    stages = [count(net.stages[0]), *(count(net.lifts[i - 1]) + count(net.stages[i]) for i in (1, 2))]
+    assert stages == [4_014_154 - mix, 9_974_314, 2_498_842]
+    predictions = count(net.initial) + sum(count(head[-1]) for head in net.heads.values())
+    rest = count(net) - sum(map(count, (net.encoder, net.preliminary, net.skips))) - predictions
+    assert rest == 31_984_590 - (unused(channels, 576, 4) - first_skip)
 
 
 def test_a_narrow_network_has_the_published_number_less_the_unused_ones():

@@ -60,6 +60,11 @@ def test_published_numbers_of_parameters_part_by_part(outputs, propagations, ini
     assert count(net.heads) == heads
 
 
+def test_a_task_that_is_alone_has_the_published_propagations():
+    with torch.device("meta"):
+        assert count(MTINet(hrnet, {"depth": 1}, 0).propagations) == 616_128
+
+
 def test_resolutions_on_the_published_backbone_and_no_dead_parameter():
     net = MTINet(hrnet, OUTPUTS, 0)
     output = net(torch.rand(2, 3, 64, 96))

@@ -5,7 +5,7 @@ import torch
 
 from isonomy import errors
 from isonomy.bench import backbones
-from isonomy.bench.backbones import PyramidPooled, heads
+from isonomy.bench.backbones import heads
 from isonomy.bench.seeds import drawn
 from tests.bench.backbones.nets import built, count, on_meta, sample
 
@@ -39,19 +39,14 @@ COUNTS = [
     ("linear", RESNET18, 31, 512 * 31 + 31),
 ]
 NYUV2, NYUD, PASCAL = (13, 1, 3), (40, 1, 3, 1), (21, 7, 1, 3, 1)
-# Hard parameter sharing: backbone, head, outputs of the tasks, all parameters.
+# Hard parameter sharing: backbone, head, outputs of the tasks, all parameters. Those with ASPP are tested as networks.
 TOTALS = [
-    ("resnet18", "aspp", NYUV2, 25_347_409),
-    ("resnet50", "aspp", NYUV2, 71_888_721),
-    ("resnet50", "aspp", (7, 1), 55_760_968),
-    ("resnet18", "aspp", NYUD, 30_076_781),
-    ("resnet50", "aspp", NYUD, 88_021_357),
-    ("resnet18", "aspp", PASCAL, 34_795_873),
-    ("resnet50", "aspp", PASCAL, 104_143_713),
     ("hrnet18", "hrnet", NYUD, 4_167_755),
     ("hrnet18", "hrnet", PASCAL, 4_238_213),
     ("resnet50", "psp", NYUV2, 92_738_129),
     ("resnet50", "psp", (19, 2, 1), 92_740_694),
+    ("resnet50_pyramid", "psp_tail", NYUV2, 84_341_329),
+    ("resnet50_pyramid", "psp_tail", (19, 2, 1), 84_343_894),
     ("segnet", "segnet", NYUV2, 25_055_185),
     ("vit_tiny", "vit", NYUD, 10_575_085),
     ("vit_small", "vit", NYUD, 34_394_029),
@@ -59,11 +54,18 @@ TOTALS = [
     ("resnet18", "linear", (31,) * 3, 11_224_221),
     ("resnet18", "linear", (65,) * 4, 11_309_892),
     ("resnet18", "linear", (1,) * 40, 11_197_032),
+    ("resnet18", "linear", (2,) * 40, 11_217_552),
+    ("resnet18_pooled", "linear", (31,) * 3, 11_487_901),
+    ("resnet18_pooled", "linear", (65,) * 4, 11_573_572),
     # One task: its single-task network.
-    ("resnet18", "aspp", (40,), 15_908_968),
-    ("resnet50", "aspp", (13,), 39_636_813),
     ("hrnet18", "hrnet", (40,), 3_945_270),
+    ("hrnet18", "hrnet", (1,), 3_934_701),
+    ("hrnet18", "hrnet", (3,), 3_935_243),
+    ("hrnet18", "hrnet", (21,), 3_940_121),
+    ("hrnet18", "hrnet", (7,), 3_936_327),
+    ("segnet", "segnet", (13,), 24_981_069),
     ("segnet", "segnet", (1,), 24_980_289),
+    ("segnet", "segnet", (3,), 24_980_419),
 ]
 
 
@@ -78,11 +80,9 @@ def test_totals_of_hard_parameter_sharing(backbone, head, outputs, expected):
     assert count(encoder) + sum(count(on_meta(heads.make, head, encoder.channels, k)) for k in outputs) == expected
 
 
-@pytest.mark.parametrize(("outputs", "expected"), [(NYUV2, 84_341_329), ((19, 2, 1), 84_343_894)])
-def test_totals_with_a_shared_pyramid(outputs, expected):
-    encoder = on_meta(lambda: PyramidPooled(backbones.make("resnet50", size=(64, 96))))
-    parts = [on_meta(heads.make, "psp_tail", encoder.channels, k) for k in outputs]
-    assert count(encoder, *parts) == expected
+@pytest.mark.parametrize(("channels", "expected"), [(512, 4_131_840), (2048, 15_535_104)])
+def test_parameter_counts_of_aspp(channels, expected):
+    assert count(on_meta(heads.ASPP, channels)) == expected
 
 
 @pytest.mark.parametrize("name", sorted(set(heads.HEADS) - {"hrnet", "psp_tail"}))
@@ -132,6 +132,11 @@ def test_a_linear_head_averages_maps():
     head = heads.make("linear", (8,), 3)
     x = torch.rand(2, 8, 4, 6)
     torch.testing.assert_close(head(x), head(x.mean(dim=(2, 3))))
+
+
+def test_a_head_that_reads_more_maps_than_there_are_is_refused():
+    with pytest.raises(errors.IsonomyError, match="The head 'hrnet' reads 4 maps, and the backbone gives 1"):
+        heads.make("hrnet", (64,), 3)
 
 
 def test_an_unknown_head_is_named():

@@ -10,12 +10,15 @@ import torch
 from isonomy import errors
 from isonomy.bench import _compat, backbones
 from isonomy.bench.backbones import heads
-from tests.bench.backbones.nets import VITS, built, count, differing, on_meta, sample, size_for
+from tests.bench.backbones.nets import built, count, differing, on_meta, sample, size_for
 
-QUICK = ["resnet18", "resnet50", "resnet_mini", "unet", "segnet", "hrnet18", "mpnn", *VITS]
+# All there are; the transformers are made narrow.
+QUICK = list(backbones.CATALOGUE)
 PARAMETERS = {
     "resnet18": 11_176_512,
+    "resnet18_pooled": 11_440_192,
     "resnet50": 23_508_032,
+    "resnet50_pyramid": 23_508_032 + 4_198_400,
     "segnet": 24_943_296,
     "hrnet18": 3_860_720,
     "mpnn": 616_960,
@@ -23,7 +26,9 @@ PARAMETERS = {
 }
 LAST = {
     "resnet18": 2_359_296,
+    "resnet18_pooled": 512 * 512 + 512,
     "resnet50": 1_048_576,
+    "resnet50_pyramid": 4 * 2048 * 512,
     "segnet": 64 * 64 * 9 + 3 * 64,
     "mpnn": 8_256,
     "vit_base": 2_360_064,
@@ -47,6 +52,7 @@ TRANSFORMERS = {
     ("vit_base_in21k", (224, 224)): 85_798_656,
     ("vit_base_in21k", (448, 576)): 86_422_272,
     ("vit_base_in22k", (384, 384)): 86_090_496,
+    ("vit_base_in22k", (448, 576)): 86_422_272,
     ("vit_base_in22k", (512, 512)): 86_434_560,
     ("vit_base_clip", (384, 384)): 86_091_264,
     ("vit_base_clip", (448, 576)): 86_423_040,
@@ -96,6 +102,20 @@ def test_maps_have_the_declared_channels_and_strides(name, narrow):
     assert all(m.dtype == torch.float32 and m.isfinite().all() for m in maps)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "grid"),
+    [
+        ("vit_base", (448, 576), (28, 36)),
+        ("vit_base_dinov2", (448, 574), (32, 41)),
+        ("vit_base_dinov2", (518, 518), (37, 37)),
+    ],
+)
+def test_grids_of_published_sizes(name, size, grid):
+    with torch.device("meta"):
+        maps = backbones.make(name, size=size)(torch.empty(1, 3, *size))
+    assert [tuple(m.shape) for m in maps] == [(1, 768, *grid)] * 4
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_every_parameter_is_reached_through_the_default_head(name, narrow):
     # In evaluation mode, where a bias in front of a batch normalisation is not taken off again.
@@ -132,6 +152,7 @@ def test_a_backbone_fits_its_entry():
         network = on_meta(backbones.make, name, size=size_for(name))
         assert entry.staged == hasattr(network, "stages") == hasattr(network, "stem")
         assert entry.head in heads.HEADS
+        assert entry.dense == bool(network.strides)
         assert all(entry.multiple % stride == 0 for stride in network.strides)
 
 
@@ -148,6 +169,7 @@ def test_a_backbone_fits_its_entry():
         ("resnet18", {"output_stride": 4}, "8, 16 or 32"),
         ("resnet18", {"normalize": "imagnet"}, "did you mean 'imagenet'"),
         ("hrnet18", {"fusion": "linear"}, "did you mean 'bilinear'"),
+        ("resnet18_pooled", {"hidden": -1}, "hidden=-1 is the width of a layer"),
     ],
 )
 def test_what_cannot_be_made_is_refused(name, options, words):

@@ -52,6 +52,18 @@ def test_torchvision_s_file_makes_torchvision_s_maps(layout, resnet, resnet_maps
         assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize(("name", "whole"), [("resnet18_pooled", "resnet18"), ("resnet50_pyramid", "resnet50")])
+def test_a_file_fits_what_is_below_a_top(name, whole, tmp_path):
+    path = tmp_path / "below.pth"
+    donor = built(whole, seed=1).state_dict()
+    torch.save(donor | {"fc.weight": torch.zeros(3, 2)}, path)
+    network, fresh = built(name, weights=path), built(name)
+    assert differing(donor, network.backbone.state_dict()) == []
+    changed = differing(fresh.state_dict(), network.state_dict())
+    assert changed
+    assert all(each.startswith("backbone.") for each in changed)
+
+
 def test_safetensors_and_the_count(resnet, tmp_path, caplog):
     path = tmp_path / "resnet18.safetensors"
     save_file(resnet.state_dict(), path)

@@ -5,7 +5,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.morphology import thin
 
-from isonomy.bench.metrics import Edges
+from isonomy.bench.metrics import Edges, contours
 from isonomy.bench.metrics.contours import boundary_map, count, suppress
 from isonomy.errors import IsonomyError
 
@@ -48,6 +48,15 @@ def largest_matching(prediction, truth, radius):
             if (p[0] - a[0]) ** 2 + (p[1] - a[1]) ** 2 <= radius**2:
                 graph.add_edge(("p", *p), ("a", *a))
     return len(nx.bipartite.hopcroft_karp_matching(graph, [("p", *p) for p in predicted])) // 2
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, (2, 3)), (64, (17, 5)), (130, (20, 31))])
+def test_many_masks_are_thinned_as_each_alone(number, size):
+    random = np.random.default_rng(number)
+    blobs = gaussian_filter(random.random((number, *size)), (0, 2, 2))
+    dust = random.random((number, *size)) < random.random((number, 1, 1))
+    for masks in (blobs > np.median(blobs), dust, np.ones((number, *size), bool), np.zeros((number, *size), bool)):
+        np.testing.assert_array_equal(contours.thin(masks), [thin(mask) for mask in masks])
 
 
 @pytest.mark.parametrize("radius", [1, 2**0.5, 1.5, 3.2])

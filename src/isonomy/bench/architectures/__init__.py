@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from isonomy.bench import backbones
 from isonomy.bench.backbones.heads import HEADS
 from isonomy.bench.backbones.heads import make as make_head
 from isonomy.bench.options import defaults_of, name_of, read
-from isonomy.bench.seeds import drawn
 from isonomy.errors import IsonomyError, unknown
 
 FEATURES, PARAMETERS, LAST_LAYER = "features", "parameters", "last_layer"
@@ -65,7 +65,7 @@ class Architecture:
     factor: int = 1
 
 
-_EXPERTS = ("unet", "resnet18", "resnet50", "resnet_mini")
+_EXPERTS = ("unet", "resnet18", "resnet18_pooled", "resnet50", "resnet_mini")
 _SHARED_FEATURE = (FEATURES, PARAMETERS, LAST_LAYER)
 _HRNET = ("hrnet18",)
 _VIT = tuple(f"vit_{size}" for size in ("tiny", "small", "base", "large")) + tuple(
@@ -146,14 +146,16 @@ def require(design: Design, size: tuple[int, int] | None) -> None:
             raise IsonomyError(f"Architecture {architecture!r} has heads of its own: leave --head out.")
         if head not in HEADS:
             raise unknown("head", head, HEADS)
-    read(design.architecture, defaults_of(_network(design)), architecture)
-    read(design.backbone, defaults_of(backbones.CATALOGUE[backbone].make), backbone)
     multiple = design.kind.factor * backbones.CATALOGUE[backbone].multiple
     if size is not None and any(side % multiple for side in size):
         raise IsonomyError(
             f"Architecture {architecture!r} on {backbone!r} needs images whose sides are multiples of {multiple}, "
             f"not {size[0]} x {size[1]}: choose another size or backbone."
         )
+    if size is not None:
+        # What options are worth is known to the network alone. Without memory for its numbers it is made at once.
+        with torch.device("meta"):
+            build(replace(design, weights=None), {"one": 1, "other": 1}, size, 0)
 
 
 def _network(design: Design) -> Callable[..., nn.Module]:
@@ -177,12 +179,14 @@ def build(design: Design, outputs: Mapping[str, int], size: tuple[int, int], see
     assert design.backbone is not None
     name, network = name_of(design.backbone), _network(design)
     entry = backbones.CATALOGUE[name]
-    options = read(design.architecture, defaults_of(network), design.architecture)
+    options = read(design.architecture, defaults_of(network), name_of(design.architecture))
+    if options.get("gate_input") == "image":
+        options.setdefault("image", (3, *size))
     own = read(design.backbone, defaults_of(entry.make), name)
     encoder = partial(backbones.make, name, size=size, weights=design.weights, **own)
     if design.kind.decoder:
         return network(encoder, outputs, seed, **options)
-    with drawn(seed, "channels"):  # so that looking leaves no trace in anybody's random numbers
+    with torch.device("meta"):  # so that looking costs no memory and no random numbers
         channels = backbones.make(name, size=size, **own).channels
     head = design.head or entry.head
     heads = {task: partial(make_head, head, channels, count) for task, count in outputs.items()}

@@ -66,14 +66,13 @@ class Columns(nn.Module):
             tasks: Whose maps are wanted. What they do not need is not computed.
         """
         parts = {task: sharing.stages(backbone) for task, backbone in self.backbones.items()}
-        last = max(mix, default=-1)
         flow = dict.fromkeys(parts, x)
         maps: dict[str, list[Tensor]] = {task: [] for task in tasks}
         for number in range(5):
-            running = list(parts) if number <= last else tasks
+            running = list(parts) if number <= self.last else tasks
             flow = {task: parts[task][number](flow[task]) for task in running}
             if number in mix:
-                flow = mix[number](flow, tasks if number == last else running)
+                flow = mix[number](flow, tasks if number == self.last else running)
             if number > 0:
                 for task in tasks:
                     maps[task].append(flow[task])

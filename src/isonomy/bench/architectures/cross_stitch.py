@@ -15,16 +15,14 @@ from isonomy.bench.architectures.columns import Columns, weighted
 from isonomy.bench.architectures.output import Output
 from isonomy.errors import IsonomyError, unknown
 
-# The options of LibMTL's network: features are summed, and those behind the last stage are not mixed.
-LIBMTL = {"granularity": "scalar", "init": (1.0, 1.0), "after": (1, 2, 3)}
-
 
 class CrossStitch(nn.Module):
     """A staged encoder for each task; after a stage, every task goes on with a learned mixture of all tasks' features.
 
     Misra et al., "Cross-stitch networks for multi-task learning", CVPR 2016, with a weight a channel after each of four
-    stages as in Vandenhende et al., "Multi-task learning for dense prediction tasks: a survey", TPAMI 2022. A single
-    task has no units.
+    stages as in Vandenhende et al., "Multi-task learning for dense prediction tasks: a survey", TPAMI 2022. LibMTL's
+    form, which sums features and does not mix those behind the last stage, has ``granularity="scalar"``,
+    ``init=(1, 1)`` and ``after=(1, 2, 3)``. A single task has no units.
 
     Args:
         encoder: Makes a staged backbone.

@@ -3,6 +3,8 @@
 | backbone | input | maps (channels, at strides) | H and W |
 |---|---|---|---|
 | ``resnet18`` ``resnet50`` | images, RGB in [0, 1] | 4 (64 to 512, 256 to 2048; 4 to 8, 16 or 32) | multiples of 8 |
+| ``resnet18_pooled`` | the same, for classification | one vector (512) | multiples of 8 |
+| ``resnet50_pyramid`` | the same, for ``psp_tail`` | 4, the last one with PSPNet's pyramid (4096) | multiples of 8 |
 | ``resnet_mini`` | images, as they are; tests and quick looks | 4 (8 to 64; 4 to 8) | multiples of 8 |
 | ``unet`` | small images, as they are | 1 (16; 1) | multiples of 4 |
 | ``segnet`` | images, as they are | 1 (64; 1) | multiples of 32 |
@@ -10,8 +12,6 @@
 | ``vit_*`` | images, RGB in [0, 1], of one fixed size | 4 (192 to 1024; 16) | multiples of 16 |
 | ``vit_base_dinov2`` | the same | 4 (768; 14) | multiples of 14 |
 | ``mpnn`` | ``Molecules`` | one vector (64) | |
-
-``Pooled`` makes one vector an image of any of them, for classification; use ``output_stride=32`` there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from isonomy.bench.backbones.hrnet import HRNet, load_hrnet
 from isonomy.bench.backbones.mpnn import MPNN, Molecules
 from isonomy.bench.backbones.resnet import resnet18, resnet50, resnet_mini
 from isonomy.bench.backbones.segnet import SegNet
-from isonomy.bench.backbones.tops import Pooled, PyramidPooled
+from isonomy.bench.backbones.tops import Pooled, PyramidPooled, resnet18_pooled, resnet50_pyramid
 from isonomy.bench.backbones.unet import UNet
 from isonomy.bench.backbones.vit import ViT, load_vit
 from isonomy.bench.backbones.weights import load
@@ -57,6 +57,11 @@ class Entry(NamedTuple):
     load: Callable[[Any, Path], int] = load
     sized: bool = False
 
+    @property
+    def dense(self) -> bool:
+        """Whether it gives maps, not one vector a sample."""
+        return self.head != "linear"
+
 
 def _vit(name: str, summary: str, multiple: int = 16) -> Entry:
     return Entry(summary, partial(ViT, name), "vit", staged=False, multiple=multiple, load=load_vit, sized=True)
@@ -64,9 +69,21 @@ def _vit(name: str, summary: str, multiple: int = 16) -> Entry:
 
 _classified = partial(load, drop=("fc.",))
 
+
+def _below(network: Pooled | PyramidPooled, path: Path) -> int:
+    """Loads a file into the network that something is on top of."""
+    return _classified(network.backbone, path)
+
+
 CATALOGUE: dict[str, Entry] = {
     "resnet18": Entry("ResNet-18", resnet18, "aspp", staged=True, multiple=8, load=_classified),
     "resnet50": Entry("ResNet-50", resnet50, "aspp", staged=True, multiple=8, load=_classified),
+    "resnet18_pooled": Entry(
+        "ResNet-18, averaged, and a hidden layer: one vector", resnet18_pooled, "linear", False, 8, load=_below
+    ),
+    "resnet50_pyramid": Entry(
+        "ResNet-50 and PSPNet's pyramid, all shared", resnet50_pyramid, "psp_tail", False, 8, load=_below
+    ),
     "resnet_mini": Entry("a ResNet of four blocks, for tests and quick looks", resnet_mini, "conv", True, 8),
     "unet": Entry("a small U-Net, for small images", UNet, "conv", staged=False, multiple=4),
     "segnet": Entry("SegNet", SegNet, "segnet", staged=False, multiple=32),

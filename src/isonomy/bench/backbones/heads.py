@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isonomy.bench.backbones.segnet import xavier
 from isonomy.bench.backbones.tops import PyramidPool, unit
-from isonomy.errors import unknown
+from isonomy.errors import IsonomyError, unknown
 
 
 class Head(nn.Module):
@@ -179,9 +180,7 @@ class SegNetHead(Head):
         super().__init__(channels, outputs)
         width = channels[-1]
         self.layers = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, outputs, 1))
-        for layer in self.layers:
-            nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        xavier(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, outputs, H, W)."""
@@ -237,9 +236,14 @@ def make(name: str, channels: tuple[int, ...], outputs: int) -> Head:
         outputs: Channels of the prediction.
 
     Raises:
-        IsonomyError: For an unknown name.
+        IsonomyError: For an unknown name, or one that reads more maps than there are.
     """
     if name not in HEADS:
         raise unknown("head", name, HEADS)
     head = HEADS[name]
+    if max(head.reads) >= len(channels):
+        raise IsonomyError(
+            f"The head {name!r} reads {len(head.reads)} maps, and the backbone gives {len(channels)}: use another head "
+            "or backbone."
+        )
     return head(tuple(channels[index] for index in head.reads), outputs)

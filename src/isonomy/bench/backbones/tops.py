@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonomy.bench.backbones.base import Backbone
+from isonomy.bench.backbones.resnet import resnet18, resnet50
+from isonomy.errors import IsonomyError
 
 
 def unit(inputs: int, outputs: int, size: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -78,15 +80,20 @@ class Pooled(Backbone):
 
     Args:
         backbone: The backbone.
-        hidden: Width of a linear layer with batch normalisation, ReLU and dropout 0.5 behind the average; None for
-            none. It is the trunk that codes for Office-31 and Office-Home share, with 512.
+        hidden: Width of a linear layer with batch normalisation, ReLU and dropout 0.5 behind the average; 0 for none.
+            It is the trunk that codes for Office-31 and Office-Home share, with 512.
+
+    Raises:
+        IsonomyError: The width is negative.
     """
 
-    def __init__(self, backbone: Backbone, hidden: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, hidden: int = 0) -> None:
         super().__init__()
+        if hidden < 0:
+            raise IsonomyError(f"hidden={hidden} is the width of a layer: pass 1 or more, or 0 for none.")
         self.backbone = backbone
         self.hidden: nn.Sequential | None = None
-        if hidden is not None:
+        if hidden:
             linear = nn.Linear(backbone.channels[-1], hidden)
             nn.init.normal_(linear.weight, std=0.005)
             nn.init.constant_(linear.bias, 0.1)
@@ -104,3 +111,13 @@ class Pooled(Backbone):
         """One vector an image: (B, C)."""
         z = self.backbone(x)[-1].mean(dim=(2, 3))
         return [z if self.hidden is None else self.hidden(z)]
+
+
+def resnet18_pooled(hidden: int = 512, normalize: str | None = "checkpoint") -> Pooled:
+    """ResNet-18, not dilated, averaged to one vector: 11,440,192 parameters, or 11,176,512 without a hidden layer."""
+    return Pooled(resnet18(output_stride=32, normalize=normalize), hidden)
+
+
+def resnet50_pyramid(output_stride: int = 8, normalize: str | None = "checkpoint") -> PyramidPooled:
+    """ResNet-50 with a pyramid that all tasks share: 27,706,432 parameters."""
+    return PyramidPooled(resnet50(output_stride, normalize))

@@ -14,10 +14,10 @@ from scipy.ndimage import convolve1d, map_coordinates  # type: ignore[import-unt
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import maximum_flow  # type: ignore[import-untyped]
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
-from skimage.morphology import thin
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float64]
+Bits = NDArray[np.uint64]
 
 SMOOTHING = 4  # radius of the triangle filter
 CONSERVATIVE = 1.01
@@ -96,19 +96,51 @@ def count(image: Image, truth: Mask, thresholds: NDArray[np.float64], inclusive:
         inclusive: Whether a pixel at the threshold counts.
         radius: The largest distance of a pair in pixels.
     """
-    actual = _thin(truth)
+    (actual,) = thin(truth[None])
     masks = np.array([image >= t if inclusive else image > t for t in thresholds])
     # The masks are nested, so those of one size are the same.
     _, first, place = np.unique(masks.sum((1, 2)), return_index=True, return_inverse=True)
-    thinned = np.array([_thin(masks[i]) for i in first])
+    thinned = thin(masks[first])
     matched = _matched(thinned, actual, radius)
     return Counts(matched[place], thinned.sum((1, 2))[place], int(actual.sum()))
 
 
-def _thin(mask: Mask) -> Mask:
-    """Lines of one pixel (Guo and Hall, Comm. ACM 1989), until nothing changes."""
-    thinned: Mask = thin(mask)  # type: ignore[no-untyped-call,unused-ignore]
-    return thinned
+def thin(masks: Mask) -> Mask:
+    """Lines of one pixel (Guo and Hall, Comm. ACM 1989), until nothing changes.
+
+    All masks are thinned together, 64 of them in the bits of a number: one by one it would take longer than training.
+
+    Args:
+        masks: Shape (N, H, W).
+    """
+    packed = np.packbits(masks, axis=0)
+    words = np.zeros((*masks.shape[1:], -(-len(packed) // 8) * 8), dtype=np.uint8)
+    words[..., : len(packed)] = np.moveaxis(packed, 0, -1)
+    image = np.pad(words.view(np.uint64), ((1, 1), (1, 1), (0, 0)))
+    inner = image[1:-1, 1:-1]
+    # The neighbours from the right, against the clock.
+    rows, columns = (1, 0, 0, 0, 1, 2, 2, 2), (2, 2, 1, 0, 0, 0, 1, 2)
+    x = [image[i : i + len(inner), j : j + inner.shape[1]] for i, j in zip(rows, columns, strict=True)]
+    changed = True
+    while changed:
+        before = inner.copy()
+        for first in (0, 4):
+            inner &= ~_superfluous(x[first:] + x[:first])
+        changed = not np.array_equal(before, inner)
+    bits = np.moveaxis(np.ascontiguousarray(inner).view(np.uint8), -1, 0)
+    return np.unpackbits(bits, axis=0, count=len(masks)).astype(bool)
+
+
+def _superfluous(x: list[Bits]) -> Bits:
+    """Where a pixel may go in half an iteration, by its eight neighbours."""
+    odd, even = [x[i] | x[i + 1] for i in (0, 2, 4, 6)], [x[i] | x[i - 1] for i in (0, 2, 4, 6)]
+    starts = [~x[i] & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6)]
+    pairs = [(a[0] & a[1]) | (a[2] & a[3]) | ((a[0] | a[1]) & (a[2] | a[3])) for a in (odd, even)]
+    full = [a[0] & a[1] & a[2] & a[3] for a in (odd, even)]
+    connected = ((starts[0] ^ starts[1]) & ~(starts[2] | starts[3])) | (
+        (starts[2] ^ starts[3]) & ~(starts[0] | starts[1])
+    )
+    return connected & pairs[0] & pairs[1] & ~(full[0] & full[1]) & ~((x[1] | x[2] | ~x[7]) & x[0])
 
 
 def _matched(predictions: Mask, truth: Mask, radius: float) -> NDArray[np.int64]:

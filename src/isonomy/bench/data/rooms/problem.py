@@ -192,7 +192,7 @@ class Rooms(Dense):
             if getattr(self, name) < 1:
                 raise IsonomyError(f"Option {name} of rooms is {getattr(self, name)}: it must be at least 1.")
         self.tasks = PROFILES[self.profile]
-        self.backbones = ("unet", *(name for name in CATALOGUE if name not in ("unet", "mpnn")))
+        self.backbones = ("unet", *(name for name, entry in CATALOGUE.items() if entry.dense and name != "unet"))
 
     def count(self, split: str) -> int:  # noqa: D102
         return int(getattr(self, split))
