@@ -1,13 +1,16 @@
 """A dense data set that costs nothing: random images and labels of two to five tasks."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from isonomy.bench import plan
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data.dense import Dense
 from isonomy.bench.data.rooms.problem import PROFILES
 from isonomy.bench.seeds import key
+from isonomy.bench.trainer import Trainer
 
 
 @dataclass
@@ -58,3 +61,11 @@ class Noise(Dense):
 
 def load(name):
     return Noise()
+
+
+def trainer(found, method, level=None, **flags):
+    """A trainer of a method on the data set, outside of any folder."""
+    wanted = {"data": "noise", "seeds": 1, "methods": [method], "level": level, **flags}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    cells = plan.cells(plan.resolve(wanted, Path("nowhere"), False, lambda name: found), lambda name: found)
+    return Trainer(next(each for each in cells if each.method == method), found)

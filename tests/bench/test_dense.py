@@ -5,24 +5,25 @@ from torch import nn
 
 from isonomy.bench import data
 from isonomy.bench.architectures.output import Output
-from isonomy.bench.data.dense import flipped
 from isonomy.errors import IsonomyError
 from tests.bench.noise import Noise
 
 
 def test_flips_mirror_maps_and_turn_the_x_of_normals():
     problem = Noise()
-    batch = problem.read("train", np.arange(3))
-    mirrored = flipped(batch, torch.tensor([True, False, True]))
+    batch = problem.read("train", np.arange(5))
+    chosen = torch.rand(5, generator=torch.Generator().manual_seed(4)) < 0.5
+    mirrored = problem.augmented(batch, torch.Generator().manual_seed(4))
+    assert 0 < chosen.sum() < 5
     for name, tensor in batch.items():
-        assert torch.equal(mirrored[name][1], tensor[1])
-        for i in (0, 2):
-            again = mirrored[name][i].flip(-1)
-            if name == "normal":
-                assert torch.equal(again[0], -tensor[i][0])
-                assert torch.equal(again[1:], tensor[i][1:])
-            else:
-                assert torch.equal(again, tensor[i])
+        assert torch.equal(mirrored[name][~chosen], tensor[~chosen])
+        again = mirrored[name][chosen].flip(-1)
+        if name == "normal":
+            assert torch.equal(again[:, 0], -tensor[chosen][:, 0])
+            assert torch.equal(again[:, 1:], tensor[chosen][:, 1:])
+        else:
+            assert torch.equal(again, tensor[chosen])
+    assert Noise(flip=False).augmented(batch, torch.Generator()) is batch
 
 
 def test_batches_depend_on_seed_and_epoch_alone_and_drop_what_is_left_over():
@@ -117,7 +118,12 @@ def test_every_prediction_can_be_looked_at(profile):
         ("rooms:size=64", "Option size of rooms is '64': write something like 64x64"),
         ("rooms:train=many", "Option train of rooms is 'many': write something like 320"),
         ("rooms:noise=yes", "Option noise of rooms is 'yes': write true or false"),
-        ("rooms:train=0", "Option train of rooms is 0: it must be at least 1"),
+        ("rooms:train=0", "Option train of rooms is 0: choose from 1 to 1000000"),
+        ("rooms:val=2000001,scans=2", "Option val of rooms is 2000001: choose from 1 to 2000000"),
+        ("rooms:learning_rate=nan", "Option learning_rate of rooms is nan: it must be positive"),
+        ("rooms:learning_rate=0", "Option learning_rate of rooms is 0.0: it must be positive"),
+        ("rooms:size=64x64x64", "is not possible for rooms: choose a height and a width from 64 x 64 to"),
+        ("rooms:size=-64x64", "is not possible for rooms: choose a height and a width from 64 x 64 to"),
         ("rooms:profile=nyud", "Unknown profile of rooms 'nyud'.*nyud4"),
         ("toy:size=3", "Unknown option of toy 'size'"),
     ],

@@ -135,11 +135,19 @@ def test_trials_belong_to_the_sweep_once_it_has_a_search(tmp_path):
         resolve(tmp_path, methods=["grid_search"])
 
 
-def test_a_plan_from_before_there_were_searches_is_read(tmp_path):
-    fields = dict(resolve(tmp_path).__dict__)
-    del fields["trials"]
-    records.write_json(tmp_path / plan.FILE, fields)
-    assert plan.read(tmp_path).trials is None
+def test_a_sweep_from_before_there_were_searches_and_backbones_goes_on(tmp_path):
+    stored = resolve(tmp_path)
+    old = {"data", "data_version", "architecture", "tasks", "epochs", "level", "device", "methods", "seeds"}
+    records.write_json(tmp_path / plan.FILE, {name: getattr(stored, name) for name in old})
+    assert plan.read(tmp_path) == stored == resolve(tmp_path)
+    (cell, *_) = plan.cells(stored, load)
+    (tmp_path / cell.name).mkdir(parents=True)
+    new = {"backbone", "head", "weights"}
+    config = {name: value for name, value in cell.config.items() if name not in new}
+    records.write_json(tmp_path / cell.name / records.CONFIG, config)
+    assert plan.survey(tmp_path, [cell]) == [cell]
+    with pytest.raises(IsonomyError, match="was made with baseline = matched, this sweep has plain"):
+        resolve(tmp_path, baseline="plain")
 
 
 def test_cuda_without_a_gpu_is_refused_and_auto_is_resolved(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -117,6 +118,15 @@ def test_the_page_needs_nothing_but_itself(swept):
     assert all(value.startswith("#") for value in loads), loads
     assert "@import" not in page
     assert not re.search(r"url\((?!['\"]?#)", page)
+
+
+def test_options_of_the_data_set_are_said_once_and_not_in_the_headline(found):
+    name = "tiny:train=960,val=80,test=160"
+    page = render(dataclasses.replace(found, plan=dataclasses.replace(found.plan, data=name)))
+    assert "<h1>tiny: which" in page
+    assert "<title>tiny: " in page
+    assert page.count(name) == 1
+    assert f"<dt>Data</dt><dd>{name}, version 1" in page
 
 
 def test_the_page_is_accessible(swept):

@@ -9,6 +9,8 @@ from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.aside import Aside
 from isonomy.gradient.rotograd import turn
+from tests.bench.noise import Noise
+from tests.bench.noise import trainer as dense_trainer
 from tests.bench.tiny import Tiny, trainer
 from tests.fixtures import close
 
@@ -142,3 +144,30 @@ def test_procedures_move_no_running_statistics_and_draw_no_random_numbers_of_the
     assert one.drawn == plain.drawn
     for name, value in one.network.named_buffers():
         assert torch.equal(value, dict(plain.network.named_buffers())[name]), name
+
+
+@pytest.mark.parametrize("method", ["ew", "imtl_g", "modo", "mtadam", "db_mtl"])
+def test_a_penalty_is_added_to_the_balanced_loss_and_not_balanced(method, monkeypatch):
+    found = Noise(images=4)
+    flags = {"architecture": "dselect_k:experts=3", "backbone": "resnet_mini"}
+
+    def gradients(penalised):
+        one = dense_trainer(found, method, **flags)
+        batches = next(one.begin(0))
+        output = found.losses(one.network.train(), batches[0], one.cell.tasks)
+        assert output.penalty > 0
+        parameters = list(one.network.parameters())
+        alone = torch.autograd.grad(output.penalty, parameters, materialize_grads=True)
+        if not penalised:
+            losses = found.losses
+            monkeypatch.setattr(found, "losses", lambda *given: losses(*given)._replace(penalty=None))
+        one.step(batches)
+        return [p.grad for p in parameters], alone, one.balancer.report.weights
+
+    more, alone, weights = gradients(True)
+    less, _, without = gradients(False)
+    assert sum(bool(g.any()) for g in alone) == 8  # the gates' layers that select
+    for a, b, c in zip(more, less, alone, strict=True):
+        close(a, b + c, 1e-4)
+    if weights is not None:
+        assert torch.equal(weights, without)

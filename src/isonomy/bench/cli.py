@@ -62,7 +62,7 @@ def commands() -> None:
 @click.option("--methods", callback=names, help="Methods or hybrids such as log+pcgrad, separated by commas; or all.")
 @click.option("--seeds", type=int, help="How many seeds, from 0. Default 3.")
 @click.option("--epochs", type=int, help="Budget of every run. Default: the data set's.")
-@click.option("--out", help="Folder of the sweep. Default runs/DATA.")
+@click.option("--out", help="Folder of the sweep. Default: runs/ and data, architecture and backbone, as far as given.")
 @click.option(
     "--level",
     help="Where all methods measure gradients: features, parameters or last_layer. Default: as in their papers.",
@@ -91,7 +91,8 @@ def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
         raise IsonomyError(f"--jobs is {jobs}: it must be at least 1.")
     if out == "":
         raise IsonomyError("--out is empty: name a folder.")
-    folder = Path(out) if out else Path("runs") / re.sub(r"[^\w=.-]+", "-", flags["data"] or "digits")
+    named = "-".join(filter(None, [flags["data"] or "digits", flags["architecture"], flags["backbone"]]))
+    folder = Path(out) if out else Path("runs") / re.sub(r"[^\w=.-]+", "-", named)
     # A pipe is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 160)
     failures = run_comparison(flags, folder, jobs, resume, console)

@@ -50,7 +50,7 @@ def compare(
     )
     if repair_torchvision():
         console.print("torchvision does not match this torch build; install both from one index to have its operators.")
-    timing.update(out, plan.timed(wanted, load), load)
+    timing.update(out, plan.timed(wanted, load), load, lambda count: console.print(f"timing {plural(count, 'method')}"))
     with Progress(console, out, left, load(wanted.data)) as progress:
         failures = sweep.run(left, out, jobs, progress, load)
     found = write(out, load)

@@ -34,10 +34,6 @@ class Plan:
         data: Name of the data set.
         data_version: Its version.
         architecture: Name of the network.
-        backbone: Name of its encoder; None where the data set brings its own.
-        head: Name of the heads; None for the backbone's usual ones.
-        weights: File with the backbone's weights; None for random ones.
-        baseline: What single-task networks are: ``"matched"``, of the same architecture, or ``"plain"``.
         tasks: Names, in the data set's order.
         epochs: Budget of every cell.
         level: Where all methods measure gradients; None for each method's own choice.
@@ -45,22 +41,27 @@ class Plan:
         methods: Names, in the order of printing.
         seeds: How many, from 0.
         trials: Trainings of every grid search; None for a sweep without one.
+        backbone: Name of the network's encoder; None where the data set brings its own.
+        head: Name of the heads; None for the backbone's usual ones.
+        weights: File with the backbone's weights; None for random ones.
+        baseline: What single-task networks are: ``"matched"``, of the same architecture, or ``"plain"``.
     """
 
     data: str
     data_version: int
     architecture: str
-    backbone: str | None
-    head: str | None
-    weights: str | None
-    baseline: str
     tasks: tuple[str, ...]
     epochs: int
     level: str | None
     device: str
     methods: tuple[str, ...]
     seeds: int
+    # What follows a plan of an earlier version does not say.
     trials: int | None = None
+    backbone: str | None = None
+    head: str | None = None
+    weights: str | None = None
+    baseline: str = BASELINES[0]
 
 
 @dataclass(frozen=True)

@@ -84,19 +84,26 @@ def ratios(out: Path) -> dict[str, float]:
         raise records.damaged(path, "an entry has no ratio", remedy) from None
 
 
-def update(out: Path, cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.load) -> None:
+def update(
+    out: Path,
+    cells: Sequence[Cell],
+    load: Callable[[str], data.Problem] = data.load,
+    on_start: Callable[[int], None] = lambda count: None,
+) -> None:
     """Times the methods that have no step time yet, and stores them; those that have one keep it.
 
     Args:
         out: The sweep's folder.
         cells: One multi-task cell a method, plain summing's among them.
         load: Finds data sets.
+        on_start: Called with the number of methods to be timed, if there are any.
     """
     path = out / FILE
     stored = records.read_json(path) if path.exists() else {}
     missing = [cell for cell in cells if cell.method not in stored]
     if not missing:
         return
+    on_start(len(missing))
     seconds = measure([cell for cell in cells if cell in missing or cell.method == REFERENCE], load)
     reference = seconds.get(REFERENCE)
     if reference is None:

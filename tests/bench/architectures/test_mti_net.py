@@ -153,8 +153,11 @@ def test_a_task_that_is_alone_has_constant_attention_and_zero_gradients_there():
 
 
 def test_narrow_maps_keep_a_channel_inside():
-    x = torch.randn(2, 4, 3, 5)
-    gates = SqueezeExcite(4)(x) / x
+    x = 1 + torch.arange(120.0).view(2, 4, 3, 5) / 120
+    excite = SqueezeExcite(4)
+    for layer in (excite.gate[0], excite.gate[2]):
+        torch.nn.init.ones_(layer.weight)
+    gates = excite(x) / x
     assert not torch.allclose(gates[0, :, 0, 0], gates[1, :, 0, 0], atol=1e-4)
 
 

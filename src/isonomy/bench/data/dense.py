@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ SHOWN = 2
 Batch = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenseTask(data.Task):
     """A map to be predicted.
 
@@ -31,15 +31,18 @@ class DenseTask(data.Task):
         loss: Of a prediction (B, outputs, h, w) and the labels.
         judge: Makes the ``torchmetrics.Metric`` that computes its metrics from the same; told whether it may take its
             time, as on the test split.
-        picture: What a prediction (outputs, H, W), or labels, look like: an RGB image (H, W, 3), uint8.
-        paint: The same for labels.
+        picture: What a prediction (outputs, H, W) looks like: an RGB image (H, W, 3), uint8.
+        paint: The same for an image's labels.
+        mirror: Turns labels that are mirrored left to right into those of the mirrored images: directions, and names
+            such as left hand, change; None where nothing does.
     """
 
-    outputs: int = 1
-    loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.l1_loss
-    judge: Callable[[bool], Any] = bool
-    picture: Callable[[Tensor], NDArray[np.uint8]] = Tensor.numpy
-    paint: Callable[[Tensor], NDArray[np.uint8]] = Tensor.numpy
+    outputs: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+    judge: Callable[[bool], Any]
+    picture: Callable[[Tensor], NDArray[np.uint8]]
+    paint: Callable[[Tensor], NDArray[np.uint8]]
+    mirror: Callable[[Tensor], Tensor] | None = None
 
 
 class Dense:
@@ -82,9 +85,27 @@ class Dense:
         draws = torch.Generator().manual_seed(key(seed, "augmentation", epoch))
         for chosen in torch.split(visited[:whole], self.batch_size):
             batch = self.read(split, chosen.numpy())
-            if split == "train" and self.flip:
-                batch = flipped(batch, torch.rand(len(chosen), generator=draws) < 0.5)
+            if split == "train":
+                batch = self.augmented(batch, draws)
             yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+    def augmented(self, batch: Batch, draws: torch.Generator) -> Batch:
+        """A training batch as it is trained on: some of the images mirrored left to right, if the data set wants it.
+
+        Args:
+            batch: As ``read`` gives it; not changed.
+            draws: Where random numbers come from.
+        """
+        if not self.flip:
+            return batch
+        chosen = torch.rand(len(batch["image"]), generator=draws) < 0.5
+        mirrors = {task.name: task.mirror for task in self.tasks}
+        result = {}
+        for name, tensor in batch.items():
+            mirrored, mirror = tensor.flip(-1), mirrors.get(name)
+            where = chosen.view(-1, *[1] * (tensor.ndim - 1))
+            result[name] = torch.where(where, mirrored if mirror is None else mirror(mirrored), tensor)
+        return result
 
     def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> data.Losses:  # noqa: D102
         output = model(batch["image"])
@@ -103,13 +124,10 @@ class Dense:
             with torch.inference_mode():
                 predictions = model(batch["image"]).predictions
                 for name, judge in judges.items():
-                    judge.update(resized(predictions[name], self.size), batch[name])
+                    judge.update(resized(predictions[name], batch[name].shape[-2:]), batch[name])
+        found = {name: judge.compute() for name, judge in judges.items()}
         return {
-            task.name: {
-                metric.name: float(value)
-                for metric in task.metrics
-                for value in [judges[task.name].compute()[metric.name]]
-            }
+            task.name: {metric.name: float(found[task.name][metric.name]) for metric in task.metrics}
             for task in self._select(tasks)
         }
 
@@ -122,7 +140,7 @@ class Dense:
         for i, image in enumerate(batch["image"]):
             found[f"{i}-image"] = (255 * image.permute(1, 2, 0)).byte().numpy()
             for task in self._select(tasks):
-                prediction = resized(predictions[task.name][i : i + 1], self.size)[0].detach().cpu()
+                prediction = resized(predictions[task.name][i : i + 1], image.shape[-2:])[0].detach().cpu()
                 found[f"{i}-{task.name}"] = task.picture(prediction)
                 found[f"{i}-{task.name}-truth"] = task.paint(batch[task.name][i])
         return found
@@ -132,22 +150,3 @@ class Dense:
 
     def _select(self, names: Sequence[str]) -> list[DenseTask]:
         return [task for task in self.tasks if task.name in names]
-
-
-def flipped(batch: Mapping[str, Tensor], chosen: Tensor) -> Batch:
-    """Mirrors some images and their labels left to right.
-
-    Args:
-        batch: As ``Dense.read`` gives it.
-        chosen: Which images, (B,), bool.
-
-    Returns:
-        A new batch; the x component of normals has changed its sign.
-    """
-    result = {}
-    for name, tensor in batch.items():
-        mirrored = tensor.flip(-1)
-        if name == "normal":
-            mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
-        result[name] = torch.where(chosen.view(-1, *[1] * (tensor.ndim - 1)), mirrored, tensor)
-    return result

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float64]
-Bits = NDArray[np.uint64]
+Bits = NDArray[np.uint8]
 
 SMOOTHING = 4  # radius of the triangle filter
 CONSERVATIVE = 1.01
@@ -108,39 +108,41 @@ def count(image: Image, truth: Mask, thresholds: NDArray[np.float64], inclusive:
 def thin(masks: Mask) -> Mask:
     """Lines of one pixel (Guo and Hall, Comm. ACM 1989), until nothing changes.
 
-    All masks are thinned together, 64 of them in the bits of a number: one by one it would take longer than training.
+    All masks are thinned together, each of them in a bit of its own: one by one it would take longer than training.
 
     Args:
         masks: Shape (N, H, W).
     """
-    packed = np.packbits(masks, axis=0)
-    words = np.zeros((*masks.shape[1:], -(-len(packed) // 8) * 8), dtype=np.uint8)
-    words[..., : len(packed)] = np.moveaxis(packed, 0, -1)
-    image = np.pad(words.view(np.uint64), ((1, 1), (1, 1), (0, 0)))
-    inner = image[1:-1, 1:-1]
-    # The neighbours from the right, against the clock.
-    rows, columns = (1, 0, 0, 0, 1, 2, 2, 2), (2, 2, 1, 0, 0, 0, 1, 2)
-    x = [image[i : i + len(inner), j : j + inner.shape[1]] for i, j in zip(rows, columns, strict=True)]
+    bits = np.ascontiguousarray(np.moveaxis(np.packbits(masks, axis=0), 0, -1))
+    image = np.pad(bits, ((1, 1), (1, 1), (0, 0)))
+    # As one row: the neighbours of all pixels are the row, shifted. What is beyond an edge is zero and stays it.
+    row, column, _ = image.strides
+    flat = image.reshape(-1)
+    start, size = row + column, flat.size - 2 * (row + column)
+    inner = flat[start : start + size]
+    # From the right, against the clock.
+    shifts = (column, column - row, -row, -row - column, -column, row - column, row, row + column)
+    x = [flat[start + shift :][:size] for shift in shifts]
     changed = True
     while changed:
         before = inner.copy()
         for first in (0, 4):
             inner &= ~_superfluous(x[first:] + x[:first])
         changed = not np.array_equal(before, inner)
-    bits = np.moveaxis(np.ascontiguousarray(inner).view(np.uint8), -1, 0)
-    return np.unpackbits(bits, axis=0, count=len(masks)).astype(bool)
+    return np.unpackbits(np.moveaxis(image[1:-1, 1:-1], -1, 0), axis=0, count=len(masks)).astype(bool)
 
 
 def _superfluous(x: list[Bits]) -> Bits:
     """Where a pixel may go in half an iteration, by its eight neighbours."""
-    odd, even = [x[i] | x[i + 1] for i in (0, 2, 4, 6)], [x[i] | x[i - 1] for i in (0, 2, 4, 6)]
-    starts = [~x[i] & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6)]
-    pairs = [(a[0] & a[1]) | (a[2] & a[3]) | ((a[0] | a[1]) & (a[2] | a[3])) for a in (odd, even)]
-    full = [a[0] & a[1] & a[2] & a[3] for a in (odd, even)]
-    connected = ((starts[0] ^ starts[1]) & ~(starts[2] | starts[3])) | (
-        (starts[2] ^ starts[3]) & ~(starts[0] | starts[1])
-    )
-    return connected & pairs[0] & pairs[1] & ~(full[0] & full[1]) & ~((x[1] | x[2] | ~x[7]) & x[0])
+    # Whether a run of neighbours begins at one of the four sides, and whether that is so at exactly one.
+    begins = [~x[i] & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6)]
+    one_run = ((begins[0] | begins[1]) ^ (begins[2] | begins[3])) & ~(begins[0] & begins[1]) & ~(begins[2] & begins[3])
+    # Two or three of four pairs of neighbours, for the way of pairing them that gives fewer.
+    pairings = [[x[i] | x[i + turn] for i in (0, 2, 4, 6)] for turn in (1, -1)]
+    two = [(a & b) | (c & d) | ((a | b) & (c | d)) for a, b, c, d in pairings]
+    four = [a & b & c & d for a, b, c, d in pairings]
+    gone: Bits = one_run & two[0] & two[1] & ~(four[0] & four[1]) & ~((x[1] | x[2] | ~x[7]) & x[0])
+    return gone
 
 
 def _matched(predictions: Mask, truth: Mask, radius: float) -> NDArray[np.int64]:

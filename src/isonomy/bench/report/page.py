@@ -7,6 +7,7 @@ from html import escape
 import torch
 
 import isonomy
+from isonomy.bench.options import name_of
 from isonomy.bench.progress import cells, heading, plural
 from isonomy.bench.report import figures, gallery
 from isonomy.bench.report.verdict import incomplete, verdict
@@ -56,8 +57,9 @@ def render(results: Results) -> str:
         results: Of a sweep.
     """
     sentences = verdict(results)
+    name = name_of(results.plan.data)
     body = [
-        f"<h1>{escape(results.plan.data)}: which balancer is best?</h1>",
+        f"<h1>{escape(name)}: which balancer is best?</h1>",
         f'<p class="soft">{escape(results.problem.summary)}</p>',
         f'<p class="lead">{escape(sentences[0])}</p>',
     ]
@@ -69,7 +71,7 @@ def render(results: Results) -> str:
     if results.ranked:
         body.append(f"<h2>Δp</h2>\n<p>Bars are means, whiskers one deviation.</p>\n{_figure(figures.deltas(results))}")
     if results.rows:
-        if results.plan.data == "toy":
+        if name == "toy":
             body += [
                 "<h2>Trajectories</h2>",
                 "<p>Grey band: the Pareto set and front. Ring: start; dot: end. Thin lines: contours of the sum of the "
@@ -86,7 +88,7 @@ def render(results: Results) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(results.plan.data)}: {escape(sentences[0])}</title>\n"
+        f"<title>{escape(name)}: {escape(sentences[0])}</title>\n"
         f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from isonomy.bench.options import name_of
 from isonomy.bench.progress import number, signed, spread
 from isonomy.bench.results import Results, Row, effective_weights
 from isonomy.errors import listing
@@ -36,9 +37,10 @@ def _winner(best: Row, plain: Row | None, results: Results) -> str:
     assert best.delta is not None  # as every ranked row has one
     seeds = f"{best.delta.count} seeds" if best.delta.count > 1 else "a single seed, so there is no deviation"
     standing = f"Δp {spread(best.delta, 2, sign=True)} % against single-task training, {seeds}"
+    name = name_of(results.plan.data)
     if plain is best:
-        return f"Plain summing ({best.title}) is best: {standing}. Balancing does not pay on {results.plan.data}."
-    text = f"{best.title} balances {results.plan.data} best: {standing}"
+        return f"Plain summing ({best.title}) is best: {standing}. Balancing does not pay on {name}."
+    text = f"{best.title} balances {name} best: {standing}"
     if plain is None or plain.delta is None:
         return f"{text}."
     gain = best.delta.mean - plain.delta.mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 from isonomy.bench import losses
 from isonomy.bench.data import Metric, colours
 from isonomy.bench.data.dense import Batch, Dense, DenseTask
-from isonomy.bench.data.rooms.cache import Split, cached
+from isonomy.bench.data.rooms.cache import ROOMS, Split, cached
+from isonomy.bench.data.rooms.sample import check_size
 from isonomy.bench.data.rooms.scene import VERSION
 from isonomy.errors import IsonomyError, unknown
 
@@ -80,9 +82,15 @@ def _distance(metric_names: tuple[str, ...], trivial: float, farthest: float) ->
         outputs=1,
         loss=losses.l1,
         judge=_judge("Depth"),
-        picture=show,
+        # Black is for what has no depth, which a prediction always has.
+        picture=lambda depth: show(depth.clamp_min(1e-6)),
         paint=show,
     )
+
+
+def _leftwards(normals: Tensor) -> Tensor:
+    """Surface normals (B, 3, H, W) whose x points the other way."""
+    return normals * normals.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
 
 
 def _normal(metrics: tuple[Metric, ...]) -> DenseTask:
@@ -95,6 +103,7 @@ def _normal(metrics: tuple[Metric, ...]) -> DenseTask:
         judge=_judge("Normals"),
         picture=colours.normals,
         paint=colours.normals,
+        mirror=_leftwards,
     )
 
 
@@ -189,8 +198,12 @@ class Rooms(Dense):
         if self.profile not in PROFILES:
             raise unknown("profile of rooms", self.profile, PROFILES)
         for name in ("train", "val", "test", "scans", "batch_size"):
-            if getattr(self, name) < 1:
-                raise IsonomyError(f"Option {name} of rooms is {getattr(self, name)}: it must be at least 1.")
+            most = ROOMS * self.scans if name in ("train", "val", "test") else ROOMS
+            if not 1 <= getattr(self, name) <= most:
+                raise IsonomyError(f"Option {name} of rooms is {getattr(self, name)}: choose from 1 to {most}.")
+        if not 0 < self.learning_rate < inf:
+            raise IsonomyError(f"Option learning_rate of rooms is {self.learning_rate}: it must be positive.")
+        check_size(self.size)
         self.tasks = PROFILES[self.profile]
         self.backbones = ("unet", *(name for name, entry in CATALOGUE.items() if entry.dense and name != "unet"))
 
