@@ -1,5 +1,6 @@
 """The examples run, and train both of their tasks."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -66,7 +67,8 @@ def test_the_plain_loop_trains_at_both_levels(level, run):
 def test_lightning_trains_on_two_processes_and_resumes():
     """By itself, since Lightning starts the script once more for the second process."""
     command = [sys.executable, str(EXAMPLES / "lightning_module.py")]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "site")}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment).stdout
     require_training(output)
     assert re.findall(r"^step (\d+): .*, (\d) processes$", output, flags=re.MULTILINE) == [("8", "2"), ("160", "2")]
 
