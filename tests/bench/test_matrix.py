@@ -1,5 +1,7 @@
 """Every architecture on every backbone that makes sense takes a step with a loss and with a gradient method."""
 
+import gc
+
 import pytest
 import torch
 
@@ -13,6 +15,13 @@ PAIRS = [(name, each) for name in NAMES for each in Noise.backbones if architect
 QUICK = {"unet", "resnet_mini", "hrnet18", "vit_tiny"}
 # The decoder that is made for large images, narrower; its full width is in the slow part.
 NARROW = {"invpt": "invpt:width=64"}
+
+
+@pytest.fixture(autouse=True)
+def _freed():
+    """A trainer and its procedure hold each other; the large ones must not wait for a chance to be collected."""
+    yield
+    gc.collect()
 
 
 def problem(architecture, backbone):
