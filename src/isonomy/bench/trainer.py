@@ -91,8 +91,9 @@ class Trainer:
 
     def shared(self, feature: Feature) -> Tensor | list[Tensor] | list[nn.Parameter]:
         """What this cell's method balances the gradients of."""
-        here = self.cell.config["level"] == FEATURES and feature is not None
-        return feature if here and feature is not None else self.shared_parameters()
+        if self.cell.config["level"] == FEATURES and feature is not None:
+            return feature
+        return self.shared_parameters()
 
     def last_layer(self) -> list[nn.Parameter]:
         """The last shared layer's parameters; all shared ones where the network has no layers."""

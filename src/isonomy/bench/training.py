@@ -36,7 +36,7 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
     cell, problem = trainer.cell, trainer.problem
     total = torch.zeros(len(cell.tasks), device=trainer.fabric.device, dtype=torch.float64)
     looks: dict[str, list[Any]] = defaultdict(list)
-    # There papers on gradient norms measure; a network that does not know its layers is looked at where it is shared.
+    # Studies of gradient norms measure at the last shared layer; not every data set's network says which that is.
     looks_at_last_layer = LAST_LAYER in problem.levels
     trace: list[list[float]] = []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network from images or molecules to the maps that heads read.
 
     ``forward`` gives a list of all maps, from shallow to deep; where there is no grid, of one vector a sample.
@@ -18,6 +20,6 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @abstractmethod
     def last_layer(self) -> list[nn.Parameter]:
         """The parameters of the last shared layer, at which methods may probe."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class DenseTask(data.Task):
     mirror: Callable[[Tensor], Tensor] | None = None
 
 
-class Dense:
+class Dense(ABC):
     """What data sets of images and maps have in common; see ``Problem`` for the members.
 
     A subclass has the attributes of a ``Problem``, its tasks being ``DenseTask``s, and ``batch_size`` and ``flip``.
@@ -58,10 +59,11 @@ class Dense:
     flip: bool
     trace_every: int = 0
 
+    @abstractmethod
     def count(self, split: str) -> int:
         """How many images a split has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, split: str, chosen: NDArray[np.int64]) -> Batch:
         """Images of a split, with labels.
 
@@ -72,7 +74,6 @@ class Dense:
         Returns:
             ``"image"``, (B, 3, H, W) in [0, 1], and for each task its labels.
         """
-        raise NotImplementedError
 
     def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         outputs = {task.name: task.outputs for task in self._select(tasks)}

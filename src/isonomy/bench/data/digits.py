@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isonomy.bench._compat import repair_torchvision
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.data import Losses, Metric, Task
@@ -192,9 +191,7 @@ class Digits:
     def evaluate(  # noqa: D102
         self, model: nn.Module, tasks: Sequence[str], split: str
     ) -> dict[str, dict[str, float]]:
-        repair_torchvision()
-        from torchmetrics import MeanAbsoluteError  # noqa: PLC0415 - seconds that only training has to spend
-        from torchmetrics.classification import MulticlassAccuracy  # noqa: PLC0415
+        from isonomy.bench.metrics import MAE, Accuracy  # noqa: PLC0415 - seconds that only training has to spend
 
         device = next(model.parameters()).device
         data = _on(split, device)
@@ -203,11 +200,13 @@ class Digits:
         values = {}
         for task in tasks:
             if task == "sum":
-                error = MeanAbsoluteError().to(device)
-                values[task] = {"mae": UNIT * float(error(predictions[task][:, 0], target(data, task)))}
+                error = MAE().to(device)
+                error.update(predictions[task][:, 0], target(data, task))
+                values[task] = {"mae": UNIT * float(error.compute()["MAE"])}
             else:
-                accuracy = MulticlassAccuracy(num_classes=10, average="micro").to(device)
-                values[task] = {"accuracy": 100 * float(accuracy(predictions[task], target(data, task)))}
+                accuracy = Accuracy().to(device)
+                accuracy.update(predictions[task], target(data, task))
+                values[task] = {"accuracy": float(accuracy.compute()["accuracy"])}
         return values
 
     def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isonomy.bench._compat import repair_torchvision
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.backbones import mpnn
@@ -217,13 +216,12 @@ class Molecules:
         return Losses(losses, output.feature, output.penalty)
 
     def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
-        repair_torchvision()
-        from torchmetrics import MeanAbsoluteError  # noqa: PLC0415 - seconds that only training has to spend
+        from isonomy.bench.metrics import MAE  # noqa: PLC0415 - seconds that only training has to spend
 
         device = next(model.parameters()).device
         data = _on(split, self.count(split), device)
         zero, one = self.units(device)
-        errors = {task: MeanAbsoluteError().to(device) for task in tasks}
+        errors = {task: MAE().to(device) for task in tasks}
         for first in range(0, self.count(split), BLOCK):
             batch = data.at(slice(first, first + BLOCK))
             with torch.inference_mode():
@@ -231,7 +229,7 @@ class Molecules:
             for task, error in errors.items():
                 column = TARGETS.index(task)
                 error.update(predictions[task][:, 0] * one[column] + zero[column], batch.targets[:, column])
-        return {task: {"mae": float(error.compute())} for task, error in errors.items()}
+        return {task: {"mae": float(error.compute()["MAE"])} for task, error in errors.items()}
 
     def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
         return {}
