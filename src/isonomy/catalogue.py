@@ -207,6 +207,10 @@ CATALOGUE: dict[str, Method] = {
 }
 
 
+# Not a method, but a part of hybrids.
+_EMA = Method("ema", "EMA", _DBMTL, 2023, (smoothing.EMA,))
+
+
 def methods(pattern: str = "*") -> list[Method]:
     """The catalogue's methods whose names match a shell pattern, such as ``"imtl*"``.
 
@@ -220,22 +224,29 @@ def methods(pattern: str = "*") -> list[Method]:
 
 
 def find(name: str) -> Method:
-    """A method by name, or the hybrid ``"loss+gradient"`` of two or more.
+    """A method by name, or the hybrid ``"loss+gradient"`` of two or more; ``"ema"`` before the last smooths gradients.
 
     Raises:
         IsonomyError: There is no such method, or a part of a hybrid cannot stand where it does.
     """
+    names = name.split("+")
+    smoothed = len(names) > 1 and names[-2] == _EMA.name
     parts = []
-    for part in name.split("+"):
-        if part not in CATALOGUE:
+    for position, part in enumerate(names):
+        if smoothed and position == len(names) - 2:
+            parts.append(_EMA)
+        elif part not in CATALOGUE:
             raise unknown("method", part, CATALOGUE)
-        parts.append(CATALOGUE[part])
+        else:
+            parts.append(CATALOGUE[part])
     if len(parts) == 1:
         return parts[0]
-    kinds = [part.kind for part in parts]
-    if any(kind != "loss" for kind in kinds[:-1]) or kinds[-1] in ("hybrid", "procedure"):
+    kinds = [part.kind for part in parts if part is not _EMA]
+    wrong = any(kind != "loss" for kind in kinds[:-1]) or kinds[-1] in ("hybrid", "procedure")
+    if wrong or (smoothed and kinds[-1] != "gradient"):
         raise IsonomyError(
-            f"Method {name!r}: a hybrid is loss balancers and then at most one gradient balancer, as in 'log+pcgrad'."
+            f"Method {name!r}: a hybrid is loss balancers and then at most one gradient balancer, as in 'log+pcgrad', "
+            "which may have 'ema' before it."
         )
     return Method(
         name,

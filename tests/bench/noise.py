@@ -9,6 +9,7 @@ from isonomy.bench import plan
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data.dense import Dense
 from isonomy.bench.data.rooms.problem import PROFILES
+from isonomy.bench.recipe import Recipe
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Trainer
 
@@ -23,9 +24,7 @@ class Noise(Dense):
     images: int = 5
     batch_size: int = 2
     flip: bool = True
-    epochs: int = 1
-    learning_rate: float = 1e-3
-    schedule: str = "linear"
+    recipe: Recipe = Recipe(epochs=1, learning_rate=1e-3, schedule="linear")
     levels: tuple = ("features", "parameters", "last_layer")
     architectures: tuple = (
         *("hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt"),

@@ -119,9 +119,7 @@ def test_every_prediction_can_be_looked_at(profile):
         ("rooms:train=many", "Option train of rooms is 'many': write something like 320"),
         ("rooms:noise=yes", "Option noise of rooms is 'yes': write true or false"),
         ("rooms:train=0", "Option train of rooms is 0: choose from 1 to 1000000"),
-        ("rooms:val=2000001,scans=2", "Option val of rooms is 2000001: choose from 1 to 2000000"),
-        ("rooms:learning_rate=nan", "Option learning_rate of rooms is nan: it must be positive"),
-        ("rooms:learning_rate=0", "Option learning_rate of rooms is 0.0: it must be positive"),
+        ("rooms:val=2000001,cameras=2", "Option val of rooms is 2000001: choose from 1 to 2000000"),
         ("rooms:size=64x64x64", "is not possible for rooms: choose a height and a width from 64 x 64 to"),
         ("rooms:size=-64x64", "is not possible for rooms: choose a height and a width from 64 x 64 to"),
         ("rooms:profile=nyud", "Unknown profile of rooms 'nyud'.*nyud4"),
@@ -134,7 +132,7 @@ def test_bad_options_of_a_data_set_are_refused_in_one_sentence(name, sentence):
 
 
 def test_options_are_read_by_the_type_of_their_default():
-    problem = data.load("rooms:size=96x128,train=12,noise=true,learning_rate=1e-4")
-    assert (problem.size, problem.train, problem.noise, problem.learning_rate) == ((96, 128), 12, True, 1e-4)
-    assert problem.name == "rooms:size=96x128,train=12,noise=true,learning_rate=1e-4"
+    problem = data.load("rooms:size=96x128,train=12,noise=true,batch_size=4")
+    assert (problem.size, problem.train, problem.noise, problem.batch_size) == ((96, 128), 12, True, 4)
+    assert problem.name == "rooms:size=96x128,train=12,noise=true,batch_size=4"
     assert data.load("rooms").name == "rooms"

@@ -375,7 +375,7 @@ class Oracle(torch.nn.Module):
 
 @pytest.mark.parametrize("normalise", [True, False])
 def test_errors_are_in_the_propertys_own_units(normalise, monkeypatch):
-    monkeypatch.setattr(molecules, "BLOCK", 16)  # 40 test molecules: two whole blocks and a half
+    monkeypatch.setattr(molecules.Molecules, "judged_at_once", 16)  # 40 test molecules: two whole blocks and a half
     problem = small(normalise=normalise)
     found = problem.evaluate(Oracle(problem, 0.5), names(problem), "test")
     deviations = molecules.samples("train", 96).targets.double().std(0, correction=0).tolist()
@@ -421,8 +421,9 @@ def test_too_few_molecules_are_refused(split):
 
 
 def test_a_short_training_beats_the_mean():
-    problem = molecules.Molecules(train=320, val=100, test=2, batch_size=32, learning_rate=1e-2)
-    trainer = tiny.trainer("imtl_g", problem, data="molecules", tasks=["alpha", "r2", "u0"], epochs=12)
+    problem = molecules.Molecules(train=320, val=100, test=2, batch_size=32)
+    flags = {"data": "molecules", "tasks": ["alpha", "r2", "u0"], "epochs": 12, "learning_rate": 1e-2}
+    trainer = tiny.trainer("imtl_g", problem, **flags)
     for epoch in range(12):
         for batches in trainer.begin(epoch):
             trainer.step(batches)

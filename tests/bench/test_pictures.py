@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from isonomy.bench import compare, pictures, plan, results
+from isonomy.bench import compare, pictures, results
+from isonomy.bench.cell import single
 from isonomy.bench.progress import table
 from isonomy.bench.report import render
 from tests.bench.noise import Noise
@@ -29,7 +30,7 @@ def test_every_run_keeps_pictures_of_what_it_predicts(swept):
     kept = {path.name for path in (swept / "imtl" / "0" / pictures.FOLDER).iterdir()}
     tasks = ("seg", "depth", "normal")
     assert kept == {f"{i}-{name}.png" for i in (0, 1) for t in tasks for name in ("image", t, f"{t}-truth")}
-    alone = {path.name for path in (swept / plan.single("seg") / "0" / pictures.FOLDER).iterdir()}
+    alone = {path.name for path in (swept / single("seg") / "0" / pictures.FOLDER).iterdir()}
     assert alone == {f"{i}-{name}.png" for i in (0, 1) for name in ("image", "seg", "seg-truth")}
     image = np.asarray(Image.open(swept / "ew" / "0" / pictures.FOLDER / "0-image.png"))
     truth = load("noise").read("test", np.arange(1))["image"][0].permute(1, 2, 0).numpy()

@@ -20,7 +20,7 @@ def resolve(out, resume=False, **flags):
 
 def store(out, wanted):
     out.mkdir(parents=True, exist_ok=True)
-    records.write_json(out / plan.FILE, wanted.__dict__)
+    records.write_json(out / plan.FILE, wanted.facts)
 
 
 def test_cells_are_single_task_runs_and_methods_of_every_seed(tmp_path):
@@ -42,7 +42,7 @@ def test_a_cells_config_says_everything(tmp_path):
 
 def test_defaults_come_from_the_data_set(tmp_path):
     wanted = plan.resolve({}, tmp_path, False, load)
-    assert (wanted.epochs, wanted.seeds, wanted.methods) == (2, 3, plan.DEFAULT_METHODS)
+    assert (wanted.recipe.epochs, wanted.seeds, wanted.methods) == (2, 3, plan.DEFAULT_METHODS)
     assert (wanted.architecture, wanted.tasks, wanted.device) == ("hps", ("a", "b", "c"), "cpu")
 
 
@@ -69,6 +69,19 @@ def test_all_is_every_method_that_can_run(tmp_path):
         ({"architecture": "point"}, "Architecture 'point' does not fit data set 'tiny'"),
         ({"seeds": 0}, "--seeds is 0: it must be at least 1"),
         ({"epochs": -1}, "--epochs is -1: it must be at least 1"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0: it must be positive"),
+        ({"clip": -1.0}, "--clip is -1: it must be 0 or more"),
+        ({"schedule": "lineer"}, r"Unknown schedule 'lineer': did you mean 'linear'\?"),
+        ({"schedule": "step:evry=3"}, r"Unknown option of schedule step 'evry': did you mean 'every'\?"),
+        ({"optimizer": "sgd"}, "Unknown optimizer 'sgd'"),
+        ({"select": "best"}, "Unknown selection 'best'"),
+        ({"scales": {"d": 2.0}}, "Unknown task of --scales 'd'"),
+        ({"scales": {"a": 0.0}}, "--scales has 0 for task 'a': it must be positive"),
+        ({"methods": ["db_mtl:bta=1"]}, r"Unknown option of db_mtl 'bta': did you mean 'beta'\?"),
+        ({"methods": ["db_mtl:beta=2"]}, r"EMA: beta=2.0 must lie in \[0, 1\)"),
+        ({"methods": ["imtl_g:level=last_layer"]}, "Unknown level of tiny with hps 'last_layer'"),
+        ({"methods": ["ew:level=features", "ew-level=features"]}, "Unknown method"),
+        ({"methods": ["fixed:weights=1x2"]}, "weights has 2 entries for 3 tasks"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
         ({"methods": ["grid_search"], "trials": 0}, "--trials is 0: it must be at least 1"),
         ({"trials": 4}, "--trials is for grid_search: add it to --methods, or leave --trials out"),
@@ -135,19 +148,24 @@ def test_trials_belong_to_the_sweep_once_it_has_a_search(tmp_path):
         resolve(tmp_path, methods=["grid_search"])
 
 
-def test_a_sweep_from_before_there_were_searches_and_backbones_goes_on(tmp_path):
+def test_a_plan_that_does_not_say_how_to_train_is_refused(tmp_path):
     stored = resolve(tmp_path)
-    old = {"data", "data_version", "architecture", "tasks", "epochs", "level", "device", "methods", "seeds"}
-    records.write_json(tmp_path / plan.FILE, {name: getattr(stored, name) for name in old})
-    assert plan.read(tmp_path) == stored == resolve(tmp_path)
-    (cell, *_) = plan.cells(stored, load)
-    (tmp_path / cell.name).mkdir(parents=True)
-    new = {"backbone", "head", "weights"}
-    config = {name: value for name, value in cell.config.items() if name not in new}
-    records.write_json(tmp_path / cell.name / records.CONFIG, config)
-    assert plan.survey(tmp_path, [cell]) == [cell]
-    with pytest.raises(IsonomyError, match="was made with baseline = matched, this sweep has plain"):
-        resolve(tmp_path, baseline="plain")
+    facts = stored.facts
+    del facts["learning_rate"]
+    records.write_json(tmp_path / plan.FILE, facts)
+    with pytest.raises(IsonomyError, match="keys are missing or unknown"):
+        plan.read(tmp_path)
+
+
+def test_a_stored_plan_is_read_back_whole(tmp_path):
+    flags = {"learning_rate": 0.5, "schedule": "step:every=2", "optimizer": "adamw", "weight_decay": 0.1, "clip": 3.0}
+    wanted = resolve(tmp_path, **flags, select="best_val", scales={"b": 2.5}, methods=["db_mtl:beta=0.5,decay=0"])
+    store(tmp_path, wanted)
+    assert plan.read(tmp_path) == wanted == resolve(tmp_path, resume=True)
+    (cell,) = [each for each in plan.cells(wanted, load) if each.method == "db_mtl:beta=0.5,decay=0" and not each.seed]
+    assert cell.name == "db_mtl-beta=0.5-decay=0/0"
+    assert cell.recipe == wanted.recipe
+    assert (cell.config["options"], cell.config["scales"]) == ({"beta": 0.5, "decay": 0.0}, [1.0, 2.5, 1.0])
 
 
 def test_cuda_without_a_gpu_is_refused_and_auto_is_resolved(tmp_path, monkeypatch):
@@ -218,7 +236,7 @@ def test_a_damaged_plan_is_refused(tmp_path):
     with pytest.raises(IsonomyError, match=r"plan\.json is damaged .*the finished cells stay"):
         resolve(tmp_path)
     plan_of = resolve(tmp_path / "whole")
-    records.write_json(tmp_path / plan.FILE, {**plan_of.__dict__, "seeds": "three"})
+    records.write_json(tmp_path / plan.FILE, {**plan_of.facts, "seeds": "three"})
     with pytest.raises(IsonomyError, match="seeds and epochs are no numbers"):
         resolve(tmp_path)
 

@@ -8,6 +8,7 @@ import torch
 
 import isonomy
 from isonomy.bench import choice, plan, records, runner, sweep, training
+from isonomy.bench.cell import AFTER_SINGLE, single
 from isonomy.bench.trainer import Trainer
 from tests.bench.tiny import Silent, Tiny, cell, load, load_failing, trainer
 
@@ -58,7 +59,7 @@ def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, metho
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for out in (whole, parts):
         for task in "abc" if method == "url" else "":
-            runner.run_cell(cell(plan.single(task), out), out, load)
+            runner.run_cell(cell(single(task), out), out, load)
     runner.run_cell(cell(method, whole), whole, load)
     with pytest.raises(Killed):
         runner.run_cell(cell(method, parts), parts, load, kill)
@@ -73,8 +74,8 @@ def test_a_resumed_cell_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, metho
 
 @pytest.mark.parametrize("method", [m.name for m in isonomy.methods()])
 def test_every_method_trains(tmp_path, method):
-    for task in "abc" if method in choice.AFTER_SINGLE else "":
-        runner.run_cell(cell(plan.single(task), tmp_path, epochs=1), tmp_path, load)
+    for task in "abc" if method in AFTER_SINGLE else "":
+        runner.run_cell(cell(single(task), tmp_path, epochs=1), tmp_path, load)
     one = cell(method, tmp_path, epochs=1, trials=2 if method == choice.SEARCH else None)
     before = Trainer(replace(one, config={**one.config, "procedure": None}), Tiny()).network.state_dict()
     runner.run_cell(one, tmp_path, load)
@@ -152,8 +153,8 @@ def test_all_methods_of_a_seed_start_alike_and_see_the_same_batches(tmp_path):
 
 def test_a_linear_schedule_falls_towards_zero_and_a_constant_one_does_not(tmp_path):
     for schedule, expected in (("linear", [1e-2, 1e-2 * 2 / 3, 1e-2 / 3]), ("constant", [1e-2] * 3)):
-        problem = Tiny(schedule=schedule)
-        wanted = plan.resolve(FLAGS, tmp_path, False, lambda name, problem=problem: problem)
+        problem = Tiny()
+        wanted = plan.resolve({**FLAGS, "schedule": schedule}, tmp_path, False, lambda name, problem=problem: problem)
         trainer = Trainer(plan.cells(wanted, lambda name, problem=problem: problem)[0], problem)
         rates = []
         for epoch in range(3):

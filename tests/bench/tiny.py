@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from isonomy.bench import plan
 from isonomy.bench.architectures.hps import HPS
-from isonomy.bench.data import Losses, Metric, Task
+from isonomy.bench.cell import SINGLE, Cell
+from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.recipe import Recipe
 from isonomy.bench.seeds import order
 from isonomy.bench.trainer import Trainer
 
@@ -19,7 +21,7 @@ SCALES = {"a": 1.0, "b": 0.1, "c": 10.0}
 
 
 @dataclass
-class Tiny:
+class Tiny(Embedded):
     name: str = "tiny"
     summary: str = "three regressions"
     version: int = 1
@@ -30,10 +32,7 @@ class Tiny:
     backbones: tuple[str, ...] = ()
     size: None = None
     levels: tuple[str, ...] = ("features", "parameters")
-    epochs: int = 2
-    learning_rate: float = 1e-2
-    schedule: str = "linear"
-    trace_every: int = 0
+    recipe: Recipe = Recipe(epochs=2, learning_rate=1e-2, schedule="linear")
     fail: str = ""
 
     def network(self, design: Any, tasks: Sequence[str], seed: int) -> nn.Module:
@@ -63,12 +62,6 @@ class Tiny:
             result[task] = {"mse": error, "score": 1 / (1 + error)}
         return result
 
-    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, Any]:
-        return {}
-
-    def trace(self, model: nn.Module) -> list[float]:
-        return []
-
 
 def _data(split: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed({"train": 0, "val": 1, "test": 2}[split])
@@ -87,10 +80,10 @@ def load_failing(name: str) -> Tiny:
     return Tiny(fail="b")
 
 
-def cell(method: str, out: Path, load: Any = load, **flags: Any) -> plan.Cell:
+def cell(method: str, out: Path, load: Any = load, **flags: Any) -> Cell:
     """One of the cells that flags ask for, of seed 0."""
     wanted = {"data": "tiny", "seeds": 1, "epochs": 3, "methods": [method], **flags}
-    if method.startswith(plan.SINGLE):
+    if method.startswith(SINGLE):
         wanted |= {"methods": ["ew"], "trials": None}
     return next(each for each in plan.cells(plan.resolve(wanted, out, False, load), load) if each.name == f"{method}/0")
 

@@ -12,12 +12,13 @@ from isonomy.bench import architectures, data
 from isonomy.bench.architectures import ARCHITECTURES, FEATURES, LAST_LAYER, PARAMETERS, Design
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.backbones.heads import HEADS
+from isonomy.bench.cell import folder
+from isonomy.bench.methods import find, require
 from isonomy.bench.options import name_of
+from isonomy.bench.recipe import BEST_VAL, Recipe
 from isonomy.errors import IsonomyError, unknown
 
 SEARCH = "grid_search"
-# Procedures that learn from the finished single-task runs of their seed.
-AFTER_SINGLE = (SEARCH, "url")
 
 
 def design(given: Mapping[str, Any], problem: data.Problem) -> Design:
@@ -69,7 +70,9 @@ def levels(problem: data.Problem, design: Design) -> tuple[str, ...]:
     return tuple(level for level in design.kind.levels if level in problem.levels)
 
 
-def methods(names: Sequence[str], level: str | None, problem: data.Problem, design: Design) -> tuple[str, ...]:
+def methods(
+    names: Sequence[str], level: str | None, problem: data.Problem, design: Design, tasks: Sequence[str]
+) -> tuple[str, ...]:
     """The methods of these names.
 
     Args:
@@ -77,6 +80,7 @@ def methods(names: Sequence[str], level: str | None, problem: data.Problem, desi
         level: Where all of them measure gradients; None for each method's own choice.
         problem: The data set.
         design: The network.
+        tasks: Names of the tasks that are balanced.
 
     Raises:
         IsonomyError: A name is unknown or given twice, or a method cannot be compared on this data set and network.
@@ -85,13 +89,39 @@ def methods(names: Sequence[str], level: str | None, problem: data.Problem, desi
         return tuple(m.name for m in catalogue.methods("*") if _obstacle(m, level, problem, design) is None)
     if not names:
         raise IsonomyError("--methods is empty: name at least one, as `isonomy list methods` shows them.")
-    for position, name in enumerate(names):
-        method = catalogue.find(name)
-        if name in names[:position]:
-            raise IsonomyError(f"Method {name!r} is given twice: name each method once.")
-        if obstacle := _obstacle(method, level, problem, design):
+    folders: dict[str, str] = {}
+    for name in names:
+        named = find(name)
+        if (other := folders.setdefault(folder(name), name)) is not name or names.count(name) > 1:
+            raise IsonomyError(f"Method {name!r} is given twice, or cannot be told from {other!r}: name each once.")
+        if named.level is not None and named.level not in (possible := levels(problem, design)):
+            raise unknown(f"level of {problem.name} with {design.architecture}", named.level, possible)
+        if obstacle := _obstacle(named.method, named.level or level, problem, design):
             raise IsonomyError(f"Method {name!r} {obstacle}")
+        require(name, tasks)
     return tuple(names)
+
+
+def require_splits(recipe: Recipe, methods: Sequence[str], problem: data.Problem) -> None:
+    """Refuses what needs a validation split where there is none.
+
+    Args:
+        recipe: Of the sweep.
+        methods: Of the sweep.
+        problem: The data set.
+
+    Raises:
+        IsonomyError: Something does.
+    """
+    if "val" in problem.splits:
+        return
+    way_out = f"let data set {problem.name!r} keep some training images for validation (split=honest)"
+    if recipe.select == BEST_VAL or name_of(recipe.schedule) == "plateau":
+        what = f"--select {BEST_VAL}" if recipe.select == BEST_VAL else "schedule 'plateau'"
+        raise IsonomyError(f"{what} needs a validation split: {way_out}, or choose another.")
+    for name in methods:
+        if "validation" in find(name).method.needs:
+            raise IsonomyError(f"Method {name!r} needs a validation split: {way_out}, or leave the method out.")
 
 
 def _obstacle(method: catalogue.Method, level: str | None, problem: data.Problem, design: Design) -> str | None:
@@ -130,11 +160,11 @@ def trials(given: int | None, methods: Sequence[str]) -> int | None:
     Raises:
         IsonomyError: There is no search to make them.
     """
-    if SEARCH not in methods:
+    if SEARCH not in (find(name).method.name for name in methods):
         if given is not None:
             raise IsonomyError(f"--trials is for {SEARCH}: add it to --methods, or leave --trials out.")
         return None
-    return given if given is not None else int(catalogue.find(SEARCH).options["trials"])
+    return given if given is not None else int(catalogue.CATALOGUE[SEARCH].options["trials"])
 
 
 def usable_level(method: catalogue.Method, level: str | None, possible: Sequence[str]) -> str | None:

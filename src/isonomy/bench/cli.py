@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import click
 import isonomy
 from isonomy.bench import backbones
 from isonomy.bench.architectures import ARCHITECTURES, fits
+from isonomy.bench.data.roots import VARIABLE
+from isonomy.bench.methods import split
 from isonomy.errors import IsonomyError, unknown
 
 FAILED_CELLS, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -51,6 +55,26 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
+def methods(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Methods separated by commas, which separate a method's options, too; None if the option was not given."""
+    return None if value is None else split(value)
+
+
+def scales(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, float] | None:
+    """Numbers by task, ``seg=10,depth=0.5``; None if the option was not given."""
+    try:
+        pairs = [pair.split("=") for pair in names(context, parameter, value) or []]
+        return None if value is None else {task: float(scale) for task, scale in pairs}
+    except ValueError:
+        raise IsonomyError(f"--scales is {value!r}: write something like seg=10,depth=0.5.") from None
+
+
+def data_root(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Remembers where files are, for this process and those that it starts."""
+    if value is not None:
+        os.environ[VARIABLE] = str(Path(value).absolute())
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(isonomy.__version__, message="isonomy %(version)s")
 def commands() -> None:
@@ -59,9 +83,21 @@ def commands() -> None:
 
 @commands.command()
 @click.option("--data", help="Data set, digits by default, with options if wanted: rooms:size=96x128,train=960.")
-@click.option("--methods", callback=names, help="Methods or hybrids such as log+pcgrad, separated by commas; or all.")
+@click.option("--data-root", callback=data_root, expose_value=False, help="Folder with the files of data sets.")
+@click.option(
+    "--methods",
+    callback=methods,
+    help="Methods or hybrids separated by commas, with options if wanted: ew,log+pcgrad,db_mtl:beta=0.5; or all.",
+)
 @click.option("--seeds", type=int, help="How many seeds, from 0. Default 3.")
-@click.option("--epochs", type=int, help="Budget of every run. Default: the data set's.")
+@click.option("--epochs", type=int, help="Budget of every run. Default, as for the next six: the data set's.")
+@click.option("--learning-rate", type=float, help="In the first epoch.")
+@click.option("--schedule", help="constant, linear, poly, step:every=100,factor=0.5 or plateau.")
+@click.option("--optimizer", help="adam or adamw.")
+@click.option("--weight-decay", type=float, help="Of the optimiser.")
+@click.option("--clip", type=float, help="Largest norm of all gradients together; 0 for none.")
+@click.option("--select", help="Which model counts: last, mean_last_10, best_val or best_test (which flatters).")
+@click.option("--scales", callback=scales, help="Other units for losses: seg=10 multiplies that of seg by ten.")
 @click.option("--out", help="Folder of the sweep. Default: runs/ and data, architecture and backbone, as far as given.")
 @click.option(
     "--level",
@@ -152,7 +188,7 @@ def _data() -> list[dict[str, Any]]:
             "backbones": problem.backbones,
             "levels": problem.levels,
             "options": {name: getattr(problem, name) for name in getattr(problem, "options", ())},
-            "epochs": problem.epochs,
+            "recipe": asdict(problem.recipe),
             "summary": problem.summary,
         }
         for problem in map(data.load, data.NAMES)
@@ -197,3 +233,31 @@ def report(folder: Path, picture: Path | None) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_picture(found, picture)
         click.echo(picture)
+
+
+@commands.group("data")
+def data_() -> None:
+    """Look after your own files of data sets."""
+
+
+@data_.command("check")
+@click.argument("name")
+@click.argument("folder", callback=data_root, expose_value=False)
+@click.option("--picture", type=click.Path(path_type=Path), help="Sheet of samples. Default: NAME-samples.png.")
+@click.option("--limit", type=int, help="How many samples of every split to look at. Default: all.")
+def check(name: str, picture: Path | None, limit: int | None) -> int:
+    """Read all files of data set NAME in FOLDER: how many, their ranges, which are damaged, what they look like."""
+    from isonomy.bench.data import check, sheet  # noqa: PLC0415
+
+    problem = check.opened(name)
+    picture = sheet.require(picture or Path(f"{problem.name.partition(':')[0]}-samples.png"))
+    found = check.check(problem, limit, _watched)
+    click.echo("\n".join(found.lines()))
+    if sheet.save(problem, picture):
+        click.echo(picture)
+    return BAD_INPUT if found.damaged else 0
+
+
+def _watched(items: Sequence[Any]) -> Iterator[Any]:
+    with click.progressbar(items, label="reading", file=sys.stderr) as shown:
+        yield from shown

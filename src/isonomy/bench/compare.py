@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ from rich.console import Console
 from isonomy.bench import data, plan, records, report, results, sweep, timing
 from isonomy.bench._compat import repair_torchvision
 from isonomy.bench.progress import Progress, plural, table
+
+# The names of every split's samples, of data whose files the user has.
+SAMPLES = "samples.json"
 
 
 def compare(
@@ -39,19 +41,24 @@ def compare(
     left = plan.survey(out, cells)
     timing.ratios(out)  # a damaged file is found now and not after the training
 
+    problem = load(wanted.data)
     out.mkdir(parents=True, exist_ok=True)
-    records.write_json(out / plan.FILE, asdict(wanted))
+    records.write_json(out / plan.FILE, wanted.facts)
     console.print(
         f"{wanted.data}: single-task training and {plural(len(wanted.methods), 'method')}, "
-        f"{plural(wanted.seeds, 'seed')}, {plural(wanted.epochs, 'epoch')}; "
+        f"{plural(wanted.seeds, 'seed')}, {plural(wanted.recipe.epochs, 'epoch')}; "
         f"{len(left)} of {plural(len(cells), 'run')} to do, in {out}",
         highlight=False,
         markup=False,
     )
+    if problem.samples:
+        records.write_json(out / SAMPLES, {split: list(names) for split, names in problem.samples.items()})
+    for note in problem.notes:
+        console.print(note, highlight=False, markup=False)
     if repair_torchvision():
         console.print("torchvision does not match this torch build; install both from one index to have its operators.")
     timing.update(out, plan.timed(wanted, load), load, lambda count: console.print(f"timing {plural(count, 'method')}"))
-    with Progress(console, out, left, load(wanted.data)) as progress:
+    with Progress(console, out, left, problem) as progress:
         failures = sweep.run(left, out, jobs, progress, load)
     found = write(out, load)
     console.print(table(found, console.is_terminal))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from isonomy.errors import IsonomyError, unknown
@@ -29,15 +29,32 @@ def read(text: str, defaults: Mapping[str, Any], what: str) -> dict[str, Any]:
     Raises:
         IsonomyError: An option is unknown or given twice, or its value cannot be read.
     """
-    given: dict[str, Any] = {}
+    return {
+        option: parse(value, defaults[option], f"Option {option} of {what}")
+        for option, value in pieces(text, defaults, what)
+    }
+
+
+def pieces(text: str, known: Collection[str], what: str) -> list[tuple[str, str]]:
+    """The options after a name as they are written.
+
+    Args:
+        text: A name, with options after a colon or without.
+        known: What can be set.
+        what: What the options are of, for the error.
+
+    Raises:
+        IsonomyError: An option is unknown or given twice.
+    """
+    given: dict[str, str] = {}
     for option in filter(None, text.partition(":")[2].split(",")):
         key, _, value = (part.strip() for part in option.partition("="))
-        if key not in defaults:
-            raise unknown(f"option of {what}", key, defaults)
+        if key not in known:
+            raise unknown(f"option of {what}", key, known)
         if key in given:
             raise IsonomyError(f"Option {key} of {what} is given twice: give each option once.")
-        given[key] = _value(value, defaults[key], f"Option {key} of {what}")
-    return given
+        given[key] = value
+    return list(given.items())
 
 
 def defaults_of(made: Callable[..., Any]) -> dict[str, Any]:
@@ -50,8 +67,17 @@ def defaults_of(made: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if isinstance(p.default, (str, bool, int, float, tuple))}
 
 
-def _value(text: str, default: Any, what: str) -> Any:
-    """An option's value, of the type of its default."""
+def parse(text: str, default: Any, what: str) -> Any:
+    """An option's value, of the type of its default.
+
+    Args:
+        text: As written.
+        default: A word, a truth value, a number, or a tuple of them, which is written with an x between them.
+        what: The option, for the error.
+
+    Raises:
+        IsonomyError: It is not of that type.
+    """
     if isinstance(default, bool):
         if text in ("true", "false"):
             return text == "true"

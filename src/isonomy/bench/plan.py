@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from isonomy import catalogue
-from isonomy.bench import architectures, choice, data, records
+from isonomy.bench import architectures, choice, data, methods, records
 from isonomy.bench.architectures import Design
+from isonomy.bench.cell import Cell, single
+from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError, unknown
 
-SINGLE = "single_task"
 FILE = "plan.json"
 DEFAULT_METHODS = ("ew", "uw", "imtl", "db_mtl")
 DEVICES = ("auto", "cpu", "cuda")
@@ -35,23 +36,25 @@ class Plan:
         data_version: Its version.
         architecture: Name of the network.
         tasks: Names, in the data set's order.
-        epochs: Budget of every cell.
+        recipe: How every cell is trained.
         level: Where all methods measure gradients; None for each method's own choice.
         device: ``"cpu"`` or ``"cuda"``.
-        methods: Names, in the order of printing.
+        methods: Names, with options if wanted, in the order of printing.
         seeds: How many, from 0.
         trials: Trainings of every grid search; None for a sweep without one.
         backbone: Name of the network's encoder; None where the data set brings its own.
         head: Name of the heads; None for the backbone's usual ones.
         weights: File with the backbone's weights; None for random ones.
         baseline: What single-task networks are: ``"matched"``, of the same architecture, or ``"plain"``.
+        scales: What the losses of some tasks are multiplied by, as if they were measured in another unit.
+        samples: How many samples each split has, of data whose files the user has.
     """
 
     data: str
     data_version: int
     architecture: str
     tasks: tuple[str, ...]
-    epochs: int
+    recipe: Recipe
     level: str | None
     device: str
     methods: tuple[str, ...]
@@ -62,56 +65,15 @@ class Plan:
     head: str | None = None
     weights: str | None = None
     baseline: str = BASELINES[0]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training.
-
-    Attributes:
-        method: Name of the method, or ``single_task-<task>``.
-        seed: Of weights, data order and the method's own draws.
-        config: Everything that determines its numbers; stored with them.
-    """
-
-    method: str
-    seed: int
-    config: dict[str, Any]
+    scales: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """``method/seed``, which is also its folder."""
-        return f"{self.method}/{self.seed}"
-
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks it trains."""
-        return list(self.config["tasks"])
-
-    @property
-    def design(self) -> Design:
-        """Its network."""
-        return Design(**{field.name: self.config[field.name] for field in fields(Design)})
-
-    @property
-    def procedure(self) -> str | None:
-        """The procedure it is trained by; None for a method that is a balancer."""
-        return self.config["procedure"] and str(self.config["procedure"]["name"])
-
-    @property
-    def waits(self) -> bool:
-        """Whether it learns from the finished single-task runs of its seed."""
-        return self.procedure in choice.AFTER_SINGLE
-
-    @property
-    def length(self) -> int:
-        """How many epochs it trains in all."""
-        return int(self.config["epochs"] * (self.config["procedure"] or {}).get("trials", 1))
-
-
-def single(task: str) -> str:
-    """The method name of a task's single-task training."""
-    return f"{SINGLE}-{task}"
+    def facts(self) -> dict[str, Any]:
+        """All of it, by name, as flags have it and files."""
+        found = asdict(self)
+        recipe = found.pop("recipe")
+        return {**found, **recipe}
 
 
 def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data.load) -> Plan:
@@ -119,7 +81,8 @@ def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data
 
     Args:
         flags: ``data``, ``architecture``, ``backbone``, ``head``, ``weights``, ``baseline``, ``tasks``, ``methods``,
-            ``seeds``, ``epochs``, ``level``, ``device`` and ``trials``; None where the user gave none.
+            ``seeds``, ``level``, ``device``, ``trials``, ``scales`` and those of a ``Recipe``; None where the user gave
+            none.
         out: The sweep's folder.
         resume: Whether what the user left out comes from the folder; else from the defaults.
         load: Finds data sets.
@@ -133,7 +96,7 @@ def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data
         raise IsonomyError(f"There is no sweep to resume in {out}: {FILE} is missing; leave --resume out to start one.")
     given = {name: value for name, value in flags.items() if value is not None}
     if resume and stored is not None:
-        given = {**asdict(stored), **given}
+        given = {**stored.facts, **given}
     wanted = _validated(given, load)
     return wanted if stored is None else _joined(stored, wanted, out)
 
@@ -155,10 +118,12 @@ def read(out: Path) -> Plan:
     remedy = f"delete {path} and start the sweep with its flags again, the finished cells stay"
     stored = records.read_json(path, remedy)
     try:
-        plan = Plan(**{**stored, "tasks": tuple(stored["tasks"]), "methods": tuple(stored["methods"])})
+        recipe = Recipe(**{entry.name: stored.pop(entry.name) for entry in fields(Recipe)})
+        names = {name: tuple(stored[name]) for name in ("tasks", "methods")}
+        plan = Plan(**{**stored, **names, "recipe": recipe})
     except (TypeError, KeyError):
         raise records.damaged(path, "keys are missing or unknown", remedy) from None
-    if not (isinstance(plan.seeds, int) and isinstance(plan.epochs, int)):
+    if not (isinstance(plan.seeds, int) and isinstance(recipe.epochs, int)):
         raise records.damaged(path, "seeds and epochs are no numbers", remedy)
     return plan
 
@@ -178,25 +143,38 @@ def _validated(given: Mapping[str, Any], load: Load) -> Plan:
             f"{problem.name!r} with architecture {network.architecture!r} has no level {level!r}: "
             f"use --level {' or '.join(levels)}."
         )
-    for name in ("seeds", "epochs", "trials"):
+    for name in ("seeds", "trials"):
         number = given.get(name)
         if number is not None and number < 1:
             raise IsonomyError(f"--{name} is {number}: it must be at least 1.")
     tasks = tuple(task.name for task in data.select(problem, given.get("tasks")))
-    methods = choice.methods(given.get("methods", DEFAULT_METHODS), level, problem, network)
+    wanted = choice.methods(given.get("methods", DEFAULT_METHODS), level, problem, network, tasks)
+    recipe = problem.recipe.changed(given)
+    choice.require_splits(recipe, wanted, problem)
     return Plan(
         data=problem.name,
         data_version=problem.version,
         **asdict(network),
         baseline=baseline,
         tasks=tasks,
-        epochs=given.get("epochs", problem.epochs),
+        recipe=recipe,
         level=level,
         device=_device(given.get("device", "cpu")),
-        methods=methods,
+        methods=wanted,
         seeds=given.get("seeds", 3),
-        trials=choice.trials(given.get("trials"), methods),
+        trials=choice.trials(given.get("trials"), wanted),
+        scales=_scales(given.get("scales") or {}, tasks),
+        samples={split: len(names) for split, names in problem.samples.items()},
     )
+
+
+def _scales(given: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
+    for task, scale in given.items():
+        if task not in tasks:
+            raise unknown("task of --scales", task, tasks)
+        if not 0 < scale < inf:
+            raise IsonomyError(f"--scales has {scale:g} for task {task!r}: it must be positive.")
+    return dict(given)
 
 
 def _device(name: str) -> str:
@@ -210,14 +188,14 @@ def _device(name: str) -> str:
 
 def _joined(stored: Plan, wanted: Plan, out: Path) -> Plan:
     """The stored plan with the methods and seeds that are new; everything else has to be the same."""
-    methods = tuple(dict.fromkeys([*stored.methods, *wanted.methods]))
-    joined = replace(wanted, methods=methods, seeds=max(stored.seeds, wanted.seeds))
+    every = tuple(dict.fromkeys([*stored.methods, *wanted.methods]))
+    joined = replace(wanted, methods=every, seeds=max(stored.seeds, wanted.seeds))
     if wanted.trials is None:
         joined = replace(joined, trials=stored.trials)
     same = replace(stored, methods=joined.methods, seeds=joined.seeds)
     if stored.trials is None:
         same = replace(same, trials=joined.trials)
-    _require_same(asdict(same), asdict(joined), out)
+    _require_same(same.facts, joined.facts, out)
     return joined
 
 
@@ -246,9 +224,7 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
     common = {
         "data": plan.data,
         "data_version": plan.data_version,
-        "epochs": plan.epochs,
-        "learning_rate": problem.learning_rate,
-        "schedule": problem.schedule,
+        **asdict(plan.recipe),
         "device": plan.device,
     }
     singles = [(single(task), "ew", [task]) for task in plan.tasks]
@@ -256,21 +232,27 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
     result = []
     for seed in range(plan.seeds):
         for name, trained_by, tasks in singles + multi:
-            method = catalogue.find(trained_by)
-            own = {"tasks": tasks, "level": choice.usable_level(method, plan.level, levels), "seed": seed}
-            design = asdict(network if name == method.name else alone)
-            result.append(Cell(name, seed, {**common, **design, **own, **_trained_by(method, plan, seed)}))
+            named = methods.find(trained_by)
+            own = {
+                "tasks": tasks,
+                "level": choice.usable_level(named.method, named.level or plan.level, levels),
+                "seed": seed,
+                "scales": [plan.scales.get(task, 1.0) for task in tasks],
+            }
+            design = asdict(network if name == trained_by else alone)
+            result.append(Cell(name, seed, {**common, **design, **own, **_trained_by(named, plan, seed)}))
     return result
 
 
-def _trained_by(method: catalogue.Method, plan: Plan, seed: int) -> dict[str, Any]:
+def _trained_by(named: methods.Named, plan: Plan, seed: int) -> dict[str, Any]:
     """The part of a cell's configuration that says how: its balancer and procedure, with their options."""
+    method = named.method
     if method.kind != "procedure":
-        options = {"seed": seed} if "seed" in method.options else {}
+        options = {**({"seed": seed} if "seed" in method.options else {}), **named.options}
         return {"balancer": method.name, "options": options, "procedure": None}
-    procedure = {"name": method.name, **method.options}
+    procedure = {"name": method.name, **method.options, **named.options}
     if method.name == choice.SEARCH:
-        procedure["trials"] = plan.trials
+        procedure["trials"] = named.options.get("trials", plan.trials)
     # Weights are what a procedure learns, if it learns a balance at all.
     return {"balancer": "fixed", "options": {"weights": [1.0] * len(plan.tasks)}, "procedure": procedure}
 
@@ -302,10 +284,10 @@ def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
         plan: The sweep.
         load: Finds data sets.
     """
-    methods = tuple(dict.fromkeys(["ew", *plan.methods]))
-    every = cells(replace(plan, methods=methods, seeds=1), load)
+    wanted = tuple(dict.fromkeys(["ew", *plan.methods]))
+    every = cells(replace(plan, methods=wanted, seeds=1), load)
     # A search has no step of its own: it makes whole trainings of plain steps.
-    return [cell for cell in every if cell.method in methods and cell.procedure != choice.SEARCH]
+    return [cell for cell in every if cell.method in wanted and cell.procedure != choice.SEARCH]
 
 
 def survey(out: Path, planned: Sequence[Cell]) -> list[Cell]:

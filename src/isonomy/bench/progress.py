@@ -13,8 +13,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from isonomy.bench import data, records
+from isonomy.bench.cell import Cell
 from isonomy.bench.delta import Spread
-from isonomy.bench.plan import Cell
 from isonomy.bench.results import Results, Row
 
 # A table of more metrics than this is turned: a line a metric, a column a method.

@@ -23,6 +23,7 @@ import torch
 from isonomy.errors import IsonomyError
 
 CONFIG, METRICS, CHECKPOINT, ERROR = "config.json", "metrics.jsonl", "checkpoint.pt", "error.txt"
+BEST = "best.pt"
 CHECKPOINT_KEYS = {"epoch", "model", "optimizers", "balancer", "procedure"}
 
 Json = dict[str, Any]
@@ -108,6 +109,36 @@ def save_checkpoint(path: Path, state: Json) -> None:
         state: ``epoch``, ``model``, ``optimizers``, ``balancer`` and ``procedure``.
     """
     replace(path, lambda file: torch.save(state, file))
+
+
+def save_model(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes the best model so far atomically.
+
+    Args:
+        folder: The cell's.
+        state: Of the network.
+    """
+    replace(folder / BEST, lambda file: torch.save(dict(state), file))
+
+
+def load_model(folder: Path, device: Any = "cpu") -> Json:
+    """The model that counts: the best one, where one was kept, else the last one.
+
+    Args:
+        folder: Of a cell that has checkpoints.
+        device: Where its tensors go.
+
+    Raises:
+        IsonomyError: The file is damaged.
+    """
+    if not (folder / BEST).exists():
+        state = load_checkpoint(folder, device)
+        assert state is not None
+        return dict(state["model"])
+    try:
+        return dict(torch.load(folder / BEST, map_location=device, weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError):
+        raise damaged(folder / BEST, "not a model", _again(folder / BEST)) from None
 
 
 def damaged(path: Path, reason: str, remedy: str) -> IsonomyError:
@@ -208,7 +239,7 @@ def test_metrics(folder: Path) -> dict[str, dict[str, float]] | None:
     lines = read_metrics(folder)
     if not lines or "test" not in lines[-1] or not (folder / CHECKPOINT).exists():
         return None
-    result: dict[str, dict[str, float]] = lines[-1]["test"]
+    result: dict[str, dict[str, float]] = lines[-1].get("selected", lines[-1])["test"]
     return result
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isonomy import catalogue
-from isonomy.bench import data, plan, records, timing
+from isonomy.bench import data, methods, plan, records, timing
+from isonomy.bench.cell import SINGLE, folder, single
 from isonomy.bench.delta import Spread, average, delta_p, task_deltas
 from isonomy.errors import IsonomyError
 
@@ -107,7 +107,7 @@ def collect(out: Path, load: Callable[[str], data.Problem] = data.load) -> Resul
 
     baselines = []
     for seed in seeds:
-        alone = [values.get((plan.single(task), seed)) for task in stored.tasks]
+        alone = [values.get((single(task), seed)) for task in stored.tasks]
         if all(alone):
             baselines.append({task: metrics for run in alone if run for task, metrics in run.items()})
     complete = len(baselines) == stored.seeds
@@ -116,9 +116,9 @@ def collect(out: Path, load: Callable[[str], data.Problem] = data.load) -> Resul
         plan=stored,
         problem=problem,
         tasks=data.select(problem, stored.tasks),
-        single=Row(plan.SINGLE, "Single-task", _spreads(baselines)) if complete else None,
+        single=Row(SINGLE, "Single-task", _spreads(baselines)) if complete else None,
         single_epochs={
-            task: [records.read_metrics(out / f"{plan.single(task)}/{seed}") for seed in seeds] for task in stored.tasks
+            task: [records.read_metrics(out / f"{single(task)}/{seed}") for seed in seeds] for task in stored.tasks
         },
         rows=[],
         values=values,
@@ -130,8 +130,8 @@ def collect(out: Path, load: Callable[[str], data.Problem] = data.load) -> Resul
         runs = [values[name, seed] for seed in seeds if (name, seed) in values]
         if len(runs) < stored.seeds:
             continue
-        row = Row(name, catalogue.find(name).title, _spreads(runs), ratio=step_times.get(name))
-        row.epochs = [records.read_metrics(out / f"{name}/{seed}") for seed in seeds]
+        row = Row(name, methods.find(name).title, _spreads(runs), ratio=step_times.get(name))
+        row.epochs = [records.read_metrics(out / folder(name) / str(seed)) for seed in seeds]
         if results.single is not None:
             baseline = average(baselines)
             try:
@@ -171,7 +171,7 @@ def write_tables(results: Results, out: Path) -> None:
 
 
 def _method(name: str) -> str:
-    return plan.SINGLE if name.startswith(f"{plan.SINGLE}-") else name
+    return SINGLE if name.startswith(f"{SINGLE}-") else name
 
 
 def _cells(delta: Spread | None) -> tuple[str, str]:
@@ -190,7 +190,7 @@ def effective_weights(row: Row, epoch: int | None = None) -> Mapping[str, float]
     Returns:
         A number a task; NaN from a gradient balancer that makes its direction without weights.
     """
-    without = math.nan if catalogue.find(row.name).levels else 1.0
+    without = math.nan if methods.find(row.name).method.levels else 1.0
     lines = [line for run in row.epochs for line in (run if epoch is None else [run[epoch]])]
     products = [
         {task: weight * (line["weights"] or {}).get(task, without) for task, weight in line["loss_weights"].items()}

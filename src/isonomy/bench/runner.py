@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from isonomy.bench import choice, data, pictures, records
-from isonomy.bench.plan import Cell
+from isonomy.bench.cell import Cell
 from isonomy.bench.trainer import Trainer
-from isonomy.bench.training import train
+from isonomy.bench.training import test, train
 
 
 @contextmanager
@@ -45,13 +45,17 @@ def run_cell(
         if cell.procedure == choice.SEARCH:
             from isonomy.bench.procedures.grid_search import search  # noqa: PLC0415 - needs Optuna
 
-            trainer, lines = search(cell, out, problem, on_epoch)
+            trainer, trained_in, lines = search(cell, out, problem, on_epoch)
         else:
             trainer = Trainer(cell, problem)
             trainer.procedure.prepare(out)
-            lines = train(trainer, folder, on_epoch)
-        # The test split is looked at once, by the last epoch's model; the line that says so makes the cell finished.
-        lines[-1]["test"] = trainer.evaluate("test")
+            trained_in, lines = folder, train(trainer, folder, on_epoch)
+        # Only after training; the last epoch's line with its result makes the cell finished.
+        test(trainer, trained_in, lines)
         pictures.save(folder, problem.pictures(trainer.model, cell.tasks))
         records.write_lines(folder / records.METRICS, lines)
+    # A finished training needs its optimisers no longer, which are twice as large as the model.
+    state = records.load_checkpoint(folder)
+    assert state is not None
+    records.save_checkpoint(folder / records.CHECKPOINT, {**state, "optimizers": []})
     (folder / records.ERROR).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from isonomy.bench import data, records
-from isonomy.bench.plan import Cell
+from isonomy.bench.cell import Cell
 from isonomy.bench.runner import run_cell
 from isonomy.errors import IsonomyError
 

@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from isonomy.bench import data, records
-from isonomy.bench.plan import Cell
+from isonomy.bench.cell import Cell
 from isonomy.bench.runner import one_thread
 from isonomy.bench.trainer import Trainer
 

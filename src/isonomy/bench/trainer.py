@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -15,7 +16,7 @@ import isonomy
 from isonomy.bench import data, procedures, records
 from isonomy.bench.architectures import FEATURES, LAST_LAYER
 from isonomy.bench.aside import Aside
-from isonomy.bench.plan import Cell
+from isonomy.bench.cell import Cell
 from isonomy.bench.seeds import drawn, key
 
 Feature = Tensor | list[Tensor] | None
@@ -31,7 +32,9 @@ class Trainer:
     """
 
     def __init__(self, cell: Cell, problem: data.Problem) -> None:
-        self.cell, self.problem = cell, problem
+        self.cell, self.problem, self.recipe = cell, problem, cell.recipe
+        # Of each epoch that is over, whether it was the best so far.
+        self.improved: list[bool] = []
         self.fabric = Fabric(accelerator=cell.config["device"], devices=1)
         self.network = problem.network(cell.design, cell.tasks, cell.seed)
         self.balancer = self._balancer().to(self.fabric.device)
@@ -56,15 +59,17 @@ class Trainer:
             return isonomy.build(config["balancer"], tasks=self.cell.tasks, **options)
 
     def _model_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam; plain SGD for the shared parameters where the method's aggregate is an optimiser's update already."""
-        rate = self.cell.config["learning_rate"]
+        """The recipe's; plain SGD for what is shared where the method's aggregate is an optimiser's update already."""
+        rate = self.recipe.learning_rate
+        make = torch.optim.AdamW if self.recipe.optimizer == "adamw" else torch.optim.Adam
+        adam = partial(make, lr=rate, weight_decay=self.recipe.weight_decay)
         if not any(getattr(stage, "is_update", False) for stage in self.balancer.stages):
-            return [torch.optim.Adam(self.network.parameters(), lr=rate)]
+            return [adam(self.network.parameters())]
         shared = self.shared_parameters()
         known = {id(parameter) for parameter in shared}
         own = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
-        sgd = torch.optim.SGD(shared, lr=rate)
-        return [sgd, torch.optim.Adam(own, lr=rate)] if own else [sgd]
+        sgd = torch.optim.SGD(shared, lr=rate, weight_decay=self.recipe.weight_decay)
+        return [sgd, adam(own)] if own else [sgd]
 
     @property
     def weights(self) -> Tensor:
@@ -84,10 +89,8 @@ class Trainer:
         self.rates.append(rate)
 
     def rate(self, epoch: int) -> float:
-        """The model's learning rate in an epoch, from 0."""
-        config = self.cell.config
-        start: float = config["learning_rate"]
-        return start * (1 - epoch / config["epochs"]) if config["schedule"] == "linear" else start
+        """The model's learning rate in an epoch, from 0, after all epochs before."""
+        return self.recipe.rate(epoch, self.improved)
 
     def shared(self, feature: Feature) -> Tensor | list[Tensor] | list[nn.Parameter]:
         """What this cell's method balances the gradients of."""
@@ -125,8 +128,20 @@ class Trainer:
             Shape (T,), float64, differentiable in the parameters.
         """
         with self.aside.model(parameters) as model, self.fabric.autocast():
-            losses = self.problem.losses(model, batch, self.cell.tasks).losses
+            losses = self.losses(model, batch).losses
         return torch.stack([loss.double() for loss in losses.values()])
+
+    def losses(self, model: Callable[..., Any], batch: Any) -> data.Losses:
+        """What the network's output on a batch comes to, in the sweep's units.
+
+        Args:
+            model: The network, or its forward at other parameters.
+            batch: Of the data set.
+        """
+        found = self.problem.losses(model, batch, self.cell.tasks)
+        scales = self.cell.config["scales"]
+        scaled = {task: scale * loss for scale, (task, loss) in zip(scales, found.losses.items(), strict=True)}
+        return found._replace(losses=scaled) if any(scale != 1 for scale in scales) else found
 
     def named_parameters(self) -> dict[str, Tensor]:
         """The model's parameters, by the names that ``losses_at`` takes."""
@@ -158,7 +173,7 @@ class Trainer:
                 group["lr"] = rate(epoch)
         self.procedure.begin(epoch)
         if hasattr(self.network, "begin"):
-            self.network.begin(epoch, self.cell.config["epochs"])  # type: ignore[operator]
+            self.network.begin(epoch, self.recipe.epochs)  # type: ignore[operator]
         own = self.problem.batches(self.cell.seed, epoch, self.fabric.device)
         further = [self.stream(f"batch {i}", epoch) for i in range(1, self.balancer.batches)]
         return zip(own, *further, strict=False)  # the further ones have no end
@@ -175,7 +190,7 @@ class Trainer:
         """
         self.aside = Aside(self.network)
         self.procedure.before_step(batches[0])
-        found = [self.problem.losses(self.model, batch, self.cell.tasks) for batch in batches]
+        found = [self.losses(self.model, batch) for batch in batches]
         losses, feature, penalty = found[0]
         if look is not None:
             look(losses, feature)
@@ -191,6 +206,8 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.fabric.backward(sum(further, loss))
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.hears_losses:
@@ -202,6 +219,12 @@ class Trainer:
         """Every metric of every task of the cell on a split."""
         self.model.eval()
         return self.problem.evaluate(self.model, self.cell.tasks, split)
+
+    @property
+    def up(self) -> dict[str, dict[str, bool]]:
+        """For each metric of the cell's tasks, whether larger is better."""
+        tasks = data.select(self.problem, self.cell.tasks)
+        return {task.name: {metric.name: metric.up for metric in task.metrics} for task in tasks}
 
     def scores(self, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """What a method that follows validation hears of metrics: a score in [0, 1] of every task that has one."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from isonomy import engine
 from isonomy.bench import records
 from isonomy.bench.architectures import LAST_LAYER
+from isonomy.bench.delta import average
+from isonomy.bench.recipe import BEST_VAL, best
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Feature, Trainer
 
@@ -43,8 +45,10 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
     def look(losses: dict[str, Tensor], feature: Feature) -> None:
         at = trainer.last_layer() if feature is None or looks_at_last_layer else feature
         gramian = engine.measure(list(losses.values()), at)
+        looks["gramian"] = [gramian]
         looks["gradient_norms"].append(gramian.norms.tolist())
         looks["cosines"].append(gramian.cosines.tolist())
+        looks["dots"].append(gramian.matrix.tolist())
 
     steps = 0
     trainer.model.train()
@@ -58,16 +62,20 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
             looks["loss_weights"].append(report.loss_weights.tolist())
             if report.weights is not None:
                 looks["weights"].append(report.weights.tolist())
+            if report.weights is not None or not trainer.balancer.levels:
+                weights = report.loss_weights if report.weights is None else report.loss_weights * report.weights
+                looks["alignment"].append(looks["gramian"][0].alignment(weights.double()).tolist())
         if problem.trace_every and steps % problem.trace_every == 0:
             trace.append(problem.trace(trainer.network))
     line: records.Json = {
         "epoch": number + 1,
         "train_losses": dict(zip(cell.tasks, (total / steps).tolist(), strict=True)),
     }
-    for name in ("loss_weights", "weights", "gradient_norms"):
+    for name in ("loss_weights", "weights", "gradient_norms", "alignment"):
         columns = zip(*looks[name], strict=True)
         line[name] = dict(zip(cell.tasks, map(fmean, columns), strict=True)) if looks[name] else None
-    line["cosines"] = _mean_matrix(looks["cosines"])
+    for name in ("cosines", "dots"):
+        line[name] = _mean_matrix(looks[name])
     if trace:
         line["trace"] = trace
     line["seconds"] = time.perf_counter() - began
@@ -97,13 +105,51 @@ def train(trainer: Trainer, folder: Path, on_epoch: Callable[[int], None]) -> li
         trainer.restore(state)
         done = state["epoch"]
     lines = records.read_metrics(folder)[:done]
+    trainer.improved = [line["improved"] for line in lines]
     on_epoch(done)
-    for epoch in range(done, trainer.cell.config["epochs"]):
+    recipe = trainer.recipe
+    for epoch in range(done, recipe.epochs):
         line = train_epoch(trainer, epoch)
-        line["validation"] = trainer.evaluate("val")
-        trainer.balancer.epoch_end(trainer.scores(line["validation"]), learning_rate=trainer.rate(epoch + 1))
         lines.append(line)
+        if "val" in trainer.problem.splits:
+            line["validation"] = trainer.evaluate("val")
+        if recipe.tests_after(epoch) and epoch + 1 < recipe.epochs:
+            line["test"] = trainer.evaluate("test")  # the last epoch's makes the cell finished
+        line["improved"] = "validation" in line and best([each["validation"] for each in lines], trainer.up) == epoch
+        trainer.improved.append(line["improved"])
+        scores = trainer.scores(line["validation"]) if "validation" in line else None
+        trainer.balancer.epoch_end(scores, learning_rate=trainer.rate(epoch + 1))
+        if recipe.select == BEST_VAL and line["improved"]:
+            records.save_model(folder, trainer.network.state_dict())
         records.write_lines(folder / records.METRICS, lines)
         records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epoch + 1))
         on_epoch(epoch + 1)
     return lines
+
+
+def test(trainer: Trainer, folder: Path, lines: Sequence[records.Json]) -> None:
+    """Tests a trained network, and notes the result in the last line as the recipe wants it.
+
+    Args:
+        trainer: Of the cell; has the model that counts afterwards, where it is one.
+        folder: Where ``train`` has left its checkpoints.
+        lines: Of all epochs.
+    """
+    recipe, last = trainer.recipe, lines[-1]
+    last["test"] = trainer.evaluate("test")
+    match recipe.select:
+        case "mean_last_10":
+            counted = lines[-10:]
+            last["selected"] = {
+                "epochs": [line["epoch"] for line in counted],
+                "test": average([line["test"] for line in counted]),
+            }
+        case "best_test":
+            chosen = lines[best([line["test"] for line in lines], trainer.up)]
+            last["selected"] = {"epochs": [chosen["epoch"]], "test": chosen["test"]}
+        case "best_val":
+            chosen = lines[best([line["validation"] for line in lines], trainer.up)]
+            if chosen is not last:
+                trainer.network.load_state_dict(records.load_model(folder, trainer.fabric.device))
+            tested = last["test"] if chosen is last else trainer.evaluate("test")
+            last["selected"] = {"epochs": [chosen["epoch"]], "test": tested}

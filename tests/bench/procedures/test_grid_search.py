@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from isonomy.bench import plan, records, runner
+from isonomy.bench.cell import single
 from isonomy.bench.data import Losses, Metric, Task
 from isonomy.bench.procedures import grid_search
 from isonomy.bench.procedures.grid_search import HIGHEST, LOWEST, propose
+from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError
 from tests.bench.tiny import Tiny, cell, load
 
@@ -17,7 +19,7 @@ FLAGS = {"epochs": 1, "trials": 3}
 
 def singles(out, problem=load, **flags):
     for task in "abc":
-        runner.run_cell(cell(plan.single(task), out, **flags), out, problem)
+        runner.run_cell(cell(single(task), out, **flags), out, problem)
 
 
 def test_the_first_trial_is_plain_summing_and_the_first_weight_stays_1():
@@ -58,8 +60,7 @@ class Rivals(Tiny):
     """One shared number x pulled to 0 by ``a`` and to 1 by ``b``: it ends at λ_b / (1 + λ_b); the score wants 0.8."""
 
     tasks: tuple[Task, ...] = (Task("a", (Metric("mse", up=False),)), Task("b", (Metric("mse", up=False),)))
-    learning_rate: float = 0.05
-    schedule: str = "constant"
+    recipe: Recipe = Recipe(epochs=2, learning_rate=0.05)
 
     def network(self, architecture, tasks, seed):
         module = torch.nn.Module()
@@ -90,7 +91,7 @@ def test_a_search_finds_the_weight_that_validation_wants(tmp_path):
 
     flags = {"epochs": 1, "trials": 15, "load": rivals}
     for task in "ab":
-        runner.run_cell(cell(plan.single(task), tmp_path, **flags), tmp_path, rivals)
+        runner.run_cell(cell(single(task), tmp_path, **flags), tmp_path, rivals)
     one = cell("grid_search", tmp_path, **flags)
     runner.run_cell(one, tmp_path, rivals)
     (line,) = records.read_metrics(tmp_path / one.name)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from isonomy.bench import plan, runner
+from isonomy.bench.cell import single
 from isonomy.bench.procedures.url import adaptor, distance
 from isonomy.errors import IsonomyError
 from tests.bench.tiny import cell, load, trainer
@@ -81,11 +82,11 @@ def test_teachers_are_the_finished_single_task_runs_of_the_same_seed(tmp_path):
     with pytest.raises(IsonomyError, match="url/0 learns from single_task-a/0, which has not finished"):
         runner.run_cell(one, tmp_path, load)
     for task in "abc":
-        runner.run_cell(cell(plan.single(task), tmp_path, epochs=1), tmp_path, load)
+        runner.run_cell(cell(single(task), tmp_path, epochs=1), tmp_path, load)
     ready = trainer("url", epochs=1)
     ready.procedure.prepare(tmp_path)
     for task in "abc":
-        state = torch.load(tmp_path / plan.single(task) / "0" / "checkpoint.pt", weights_only=True)["model"]
+        state = torch.load(tmp_path / single(task) / "0" / "checkpoint.pt", weights_only=True)["model"]
         taught = ready.procedure.teachers[task].state_dict()
         assert all(torch.equal(taught[name], value) for name, value in state.items())
     runner.run_cell(one, tmp_path, load)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from isonomy.bench.architectures import Design
 from isonomy.bench.options import name_of, read
+from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError, unknown
 
 
@@ -74,10 +75,11 @@ class Problem(Protocol):
         size: Height and width of the images; None where no backbone has to know.
         levels: Where gradients can be measured, as far as the data set goes: of ``"features"``, ``"parameters"`` and
             ``"last_layer"``.
-        epochs: The default budget.
-        learning_rate: Of Adam, in the first epoch.
-        schedule: ``"constant"``, or ``"linear"``: it falls epoch by epoch towards 0, so that the last epoch's model,
-            which is the one that counts, is not left to the noise of the last steps.
+        recipe: How a network is trained, unless flags say otherwise.
+        splits: Those there are, ``"train"`` the first and ``"test"`` the last; some data sets have none to validate on.
+        samples: For each split the names of its samples, as far as they have names; looking raises an ``IsonomyError``
+            where files are not there.
+        notes: In what the data are not what papers have used, in sentences.
         trace_every: Steps between two calls of ``trace``; 0 for a problem that has none.
     """
 
@@ -89,10 +91,20 @@ class Problem(Protocol):
     backbones: tuple[str, ...]
     size: tuple[int, int] | None
     levels: tuple[str, ...]
-    epochs: int
-    learning_rate: float
-    schedule: str
+    recipe: Recipe
     trace_every: int
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """See above."""
+
+    @property
+    def samples(self) -> Mapping[str, Sequence[str]]:
+        """See above."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See above."""
 
     def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:
         """A fresh network, with methods ``shared_parameters()`` and, where that is a level, ``last_layer()``.
@@ -123,12 +135,51 @@ class Problem(Protocol):
         """What to record of the model every ``trace_every`` steps."""
 
 
+class Embedded:
+    """What data sets without files, and without pictures, have in common."""
+
+    trace_every: int = 0
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All three."""
+        return ("train", "val", "test")
+
+    @property
+    def samples(self) -> Mapping[str, Sequence[str]]:
+        """Without names."""
+        return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """None."""
+        return {}
+
+    def trace(self, model: nn.Module) -> list[float]:
+        """Nothing."""
+        return []
+
+
 _PROBLEMS = {
     "digits": "digits:Digits",
     "toy": "toy:Toy",
     "rooms": "rooms.problem:Rooms",
     "molecules": "molecules:Molecules",
     "digit_domains": "digit_domains:DigitDomains",
+    "nyuv2": "nyuv2:Nyuv2",
+    "cityscapes2": "cityscapes2:Cityscapes2",
+    "nyud4": "nyud4:Nyud4",
+    "pascal5": "pascal5:Pascal5",
+    "cityscapes3": "cityscapes3:Cityscapes3",
+    "replica3": "replica3:Replica3",
+    "office31": "office:Office31",
+    "officehome": "office:OfficeHome",
+    "qm9": "qm9:QM9",
+    "celeba": "celeba:CelebA",
 }
 NAMES = tuple(_PROBLEMS)
 

@@ -59,6 +59,21 @@ def normals(directions: Tensor) -> Picture:
     return _bytes((((unit + 1) / 2) * (unit != 0).any(0)).permute(1, 2, 0).numpy())
 
 
+def steps(vectors: Tensor, farthest: float) -> Picture:
+    """Steps from pixel to pixel, their direction as hue, long ones bright; what is invalid is black.
+
+    Args:
+        vectors: dx and dy, shape (2, H, W); NaN is invalid.
+        farthest: The length that is brightest.
+    """
+    x, y = vectors.nan_to_num(0).numpy()
+    turn = np.arctan2(y, x) / (2 * np.pi) % 1
+    # The middle itself is not black.
+    bright = 0.25 + 0.75 * np.clip(np.hypot(x, y) / farthest, 0, 1)
+    valid = ~vectors.isnan().any(0).numpy()
+    return _bytes(hsv_to_rgb(np.stack([turn, np.full_like(turn, 0.8), bright * valid], axis=-1)))
+
+
 def mask(marked: Tensor) -> Picture:
     """Probabilities or marks, black for 0 and white for 1.
 

@@ -46,10 +46,13 @@ class DenseTask(data.Task):
     mirror: Callable[[Tensor], Tensor] | None = None
 
 
-class Dense(ABC):
+class Dense(data.Embedded, ABC):
     """What data sets of images and maps have in common; see ``Problem`` for the members.
 
     A subclass has the attributes of a ``Problem``, its tasks being ``DenseTask``s, and ``batch_size`` and ``flip``.
+
+    Attributes:
+        steps: Batches an epoch of training, which goes on where the last one has ended; 0 for one pass over the images.
     """
 
     name: str
@@ -57,7 +60,7 @@ class Dense(ABC):
     size: tuple[int, int]
     batch_size: int
     flip: bool
-    trace_every: int = 0
+    steps: int = 0
 
     @abstractmethod
     def count(self, split: str) -> int:
@@ -80,15 +83,34 @@ class Dense(ABC):
         return architectures.build(design, outputs, self.size, seed)
 
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Batch]:  # noqa: D102
-        visited = order(self.count(split), seed, epoch)
+        count = self.count(split)
         # A smaller last batch would be weighted like the others, and normalised by few images.
-        whole = max(len(visited) // self.batch_size, 1) * self.batch_size
-        draws = torch.Generator().manual_seed(key(seed, "augmentation", epoch))
-        for chosen in torch.split(visited[:whole], self.batch_size):
-            batch = self.read(split, chosen.numpy())
-            if split == "train":
-                batch = self.augmented(batch, draws)
-            yield {name: tensor.to(device) for name, tensor in batch.items()}
+        in_pass = max(count // self.batch_size, 1)
+        steps = self.steps if self.steps and split == "train" else in_pass
+        done, end = epoch * steps, (epoch + 1) * steps
+        while done < end:
+            turn, first = divmod(done, in_pass)
+            visited = torch.split(order(count, seed, turn), self.batch_size)
+            chunks = [chosen.numpy() for chosen in visited[first : min(first + end - done, in_pass)]]
+            trained = (seed, turn) if split == "train" else None
+            for batch in self.loaded(split, chunks, trained):
+                yield {name: tensor.to(device) for name, tensor in batch.items()}
+            done += len(chunks)
+
+    def loaded(
+        self, split: str, chunks: Sequence[NDArray[np.int64]], trained: tuple[int, int] | None = None
+    ) -> Iterator[Batch]:
+        """Batches of a split, one after the other.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            chunks: Which images each batch has.
+            trained: Seed and epoch of the draws, where images are changed at random to be trained on; else None.
+        """
+        draws = torch.Generator().manual_seed(key(trained[0], "augmentation", trained[1])) if trained else None
+        for chosen in chunks:
+            batch = self.read(split, chosen)
+            yield batch if draws is None else self.augmented(batch, draws)
 
     def augmented(self, batch: Batch, draws: torch.Generator) -> Batch:
         """A training batch as it is trained on: some of the images mirrored left to right, if the data set wants it.
@@ -120,8 +142,9 @@ class Dense(ABC):
     def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
         device = next(model.parameters()).device
         judges = {task.name: task.judge(split == "test").to(device) for task in self._select(tasks)}
-        for chosen in np.array_split(np.arange(self.count(split)), -(-self.count(split) // self.batch_size)):
-            batch = {name: tensor.to(device) for name, tensor in self.read(split, chosen).items()}
+        chunks = np.array_split(np.arange(self.count(split)), -(-self.count(split) // self.batch_size))
+        for read in self.loaded(split, chunks):
+            batch = {name: tensor.to(device) for name, tensor in read.items()}
             with torch.inference_mode():
                 predictions = model(batch["image"]).predictions
                 for name, judge in judges.items():
@@ -145,9 +168,6 @@ class Dense(ABC):
                 found[f"{i}-{task.name}"] = task.picture(prediction)
                 found[f"{i}-{task.name}-truth"] = task.paint(batch[task.name][i])
         return found
-
-    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
-        return []
 
     def _select(self, names: Sequence[str]) -> list[DenseTask]:
         return [task for task in self.tasks if task.name in names]

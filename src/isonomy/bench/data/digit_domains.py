@@ -6,11 +6,10 @@ image has two labels. The digits are real handwriting that comes with scikit-lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,36 +19,21 @@ from torch.nn import functional
 
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
-from isonomy.bench.data import Losses, Metric, Task
+from isonomy.bench.data import Task
 from isonomy.bench.data.digits import CANVAS, DIGIT, FEATURES, encoder
-from isonomy.bench.seeds import key, order
-from isonomy.errors import IsonomyError
+from isonomy.bench.data.domains import Domains, Split, cut, domain_task
+from isonomy.bench.recipe import Recipe
+from isonomy.bench.seeds import key
 
 VERSION = 1
 CLASSES = 10
 # How many digits a domain gets; the fourth one, if it is wanted, takes some of the first.
 DOMAINS = {"clean": 1_000, "photo": 260, "sketch": 537}
 INVERTED = 300
-# Of a class in a domain, in tenths; the rest is for testing.
-TRAIN, VAL = 6, 2
 # A photo: a warped digit, before a background of random blocks, with noise.
 TURN, ZOOM = 0.3, 0.85
 DIGIT_SHARE, BACKGROUND_SHARE, NOISE = 0.75, 0.35, 0.06
 BLOCKS = 4
-
-
-class Split(NamedTuple):
-    """Images of a domain, shape (N, 1, 12, 12), in [0, 1], and their classes, shape (N,)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def to(self, device: Any) -> Split:
-        """The same on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
-
-
-Batch = Mapping[str, Split]
 
 
 @cache
@@ -78,14 +62,13 @@ def dealt(inverted: bool) -> dict[str, dict[str, NDArray[np.int64]]]:
         parts["clean"], parts["inverted"] = parts["clean"][:-INVERTED], parts["clean"][-INVERTED:]
     found: dict[str, dict[str, NDArray[np.int64]]] = {}
     for domain, digits in parts.items():
-        cut: dict[str, list[NDArray[np.int64]]] = {"train": [], "val": [], "test": []}
+        splits: dict[str, list[NDArray[np.int64]]] = {"train": [], "val": [], "test": []}
         for label in range(CLASSES):
-            generator = np.random.default_rng(key("digit_domains", VERSION, domain, "split", label))
-            own = generator.permutation(np.sort(digits[classes[digits] == label]))
-            train, val = len(own) * TRAIN // 10, len(own) * VAL // 10
-            for split, chosen in zip(cut, np.split(own, [train, train + val]), strict=True):
-                cut[split].append(chosen)
-        found[domain] = {split: np.sort(np.concatenate(chosen)) for split, chosen in cut.items()}
+            own = np.sort(digits[classes[digits] == label])
+            parted = cut(own, key("digit_domains", VERSION, domain, "split", label))
+            for split, chosen in zip(splits, parted, strict=True):
+                splits[split].append(chosen)
+        found[domain] = {split: np.sort(np.concatenate(chosen)) for split, chosen in splits.items()}
     return found
 
 
@@ -144,16 +127,9 @@ def _on(domain: str, split: str, inverted: bool, device: torch.device) -> Split:
     return samples(domain, split, inverted).to(device)
 
 
-def _accuracy(metrics: Mapping[str, float]) -> float:
-    return metrics["accuracy"] / 100
-
-
 @dataclass
-class DigitDomains:
+class DigitDomains(Domains):
     """Read the digits of three domains, or of four. See ``Problem`` for the members.
-
-    An epoch has as many steps as the largest domain has whole batches, with one task or several; smaller domains begin
-    again in a new order.
 
     Args:
         inverted: Whether there is a fourth domain.
@@ -168,65 +144,23 @@ class DigitDomains:
     architectures: tuple[str, ...] = ("hps",)
     backbones: tuple[str, ...] = ()
     size: None = None
-    # No feature: the tasks' images differ, and so do the features.
     levels: tuple[str, ...] = ("parameters", "last_layer")
-    epochs: int = 60
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    recipe: Recipe = Recipe(epochs=60, learning_rate=1e-3)
     batch_size: int = 32
-    trace_every: int = 0
     inverted: bool = False
 
     def __post_init__(self) -> None:
-        accuracy = (Metric("accuracy", up=True, unit="%"),)
         domains = [*DOMAINS, "inverted"] if self.inverted else DOMAINS
-        self.tasks = tuple(Task(domain, accuracy, _accuracy) for domain in domains)
+        self.tasks = tuple(map(domain_task, domains))
 
     def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         return HPS(encoder, {task: lambda: nn.Linear(FEATURES, CLASSES) for task in tasks}, seed)
 
-    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Batch]:  # noqa: D102
-        data = {task.name: _on(task.name, split, self.inverted, torch.device(device)) for task in self.tasks}
-        steps = {domain: len(own.labels) // self.batch_size for domain, own in data.items()}
-        if not all(steps.values()):
-            smallest = min(data, key=lambda domain: len(data[domain].labels))
-            raise IsonomyError(
-                f"batch_size={self.batch_size} is more than domain {smallest!r} has for split {split!r}: "
-                f"choose at most {len(data[smallest].labels)}."
-            )
-        streams = {domain: self._stream(domain, own, seed, epoch) for domain, own in data.items()}
-        for _ in range(max(steps.values())):
-            yield {domain: next(stream) for domain, stream in streams.items()}
+    def count(self, domain: str, split: str) -> int:  # noqa: D102
+        return len(dealt(self.inverted)[domain][split])
 
-    def _stream(self, domain: str, data: Split, seed: int, epoch: int) -> Iterator[Split]:
-        """Whole batches of a domain without end, every turn in another order."""
-        for turn in count():
-            visited = order(len(data.labels), key(seed, domain, turn), epoch).to(data.labels.device)
-            for chosen in torch.split(visited, self.batch_size)[: len(visited) // self.batch_size]:
-                yield Split(data.images[chosen], data.labels[chosen])
-
-    def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> Losses:  # noqa: D102
-        losses = {}
-        for task in tasks:
-            images, labels = batch[task]
-            losses[task] = functional.cross_entropy(model(images, [task]).predictions[task], labels)
-        return Losses(losses, None)
-
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
-        from isonomy.bench.metrics import Accuracy  # noqa: PLC0415 - seconds that only training has to spend
-
-        device = next(model.parameters()).device
-        values = {}
-        for task in tasks:
-            images, labels = _on(task, split, self.inverted, device)
-            accuracy = Accuracy().to(device)
-            with torch.inference_mode():
-                accuracy.update(model(images, [task]).predictions[task], labels)
-            values[task] = {"accuracy": float(accuracy.compute()["accuracy"])}
-        return values
-
-    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
-        return {}
-
-    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
-        return []
+    def loaded(self, domain: str, split: str, chunks: Sequence[Tensor], device: Any) -> Iterator[Split]:  # noqa: D102
+        images, labels = _on(domain, split, self.inverted, torch.device(device))
+        for chosen in chunks:
+            own = chosen.to(device)
+            yield Split(images[own], labels[own])

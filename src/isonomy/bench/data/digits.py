@@ -6,9 +6,9 @@ The digits are real handwriting that comes with scikit-learn, so nothing is down
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
-from isonomy.bench.data import Losses, Metric, Task
+from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.recipe import Recipe
 from isonomy.bench.seeds import key, order
 
 VERSION = 1
@@ -33,6 +34,8 @@ SCALES = {"left": 1.0, "right": 0.05, "sum": 1.0}
 # ``sum`` is predicted in units of about one standard deviation from the middle of 0..18, as any regression would be, so
 # its squared error begins near 1, on the scale of the cross-entropies.
 MIDDLE, UNIT = 9.0, 4.0
+# With the option ``attributes``: is the left digit a 0, a 1, …, and likewise the right one?
+ATTRIBUTES = tuple(f"{side}_is_{digit}" for side in ("left", "right") for digit in range(10))
 # Mean absolute error of always answering 9, for two digits that are each equally likely.
 TRIVIAL = 3.3
 
@@ -120,7 +123,8 @@ def encoder() -> nn.Sequential:
 
 
 def _head(task: str) -> Callable[[], nn.Module]:
-    return lambda: nn.Linear(FEATURES, 1 if task == "sum" else 10)
+    outputs = {"left": 10, "right": 10, "sum": 1}.get(task, 2)
+    return lambda: nn.Linear(FEATURES, outputs)
 
 
 def _accuracy(metrics: Mapping[str, float]) -> float:
@@ -137,34 +141,43 @@ def target(split: Split, task: str) -> Tensor:
 
     Args:
         split: Samples.
-        task: ``"left"``, ``"right"`` or ``"sum"``.
+        task: ``"left"``, ``"right"``, ``"sum"`` or one of ``ATTRIBUTES``.
     """
     if task == "sum":
         return (split.left + split.right - MIDDLE) / UNIT
-    return split.left if task == "left" else split.right
+    side, _, digit = task.partition("_is_")
+    classes = split.left if side == "left" else split.right
+    return (classes == int(digit)).long() if digit else classes
 
 
 @dataclass
-class Digits:
-    """Which digit is on the left, which on the right, and what is their sum. See ``Problem`` for the members."""
+class Digits(Embedded):
+    """Which digit is on the left, which on the right, and what is their sum. See ``Problem`` for the members.
+
+    Attributes:
+        attributes: Whether to ask twenty questions instead, as CelebA asks forty, with losses on one scale: is the left
+            digit a 0, …, is the right one a 9? To deny them all is right nine times in ten.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("attributes",)
 
     name: str = "digits"
     summary: str = "two overlapping handwritten digits: classify left and right, regress their sum (embedded, seconds)"
     version: int = VERSION
-    tasks: tuple[Task, ...] = (
-        Task("left", (Metric("accuracy", up=True, unit="%"),), _accuracy),
-        Task("right", (Metric("accuracy", up=True, unit="%"),), _accuracy),
-        Task("sum", (Metric("mae", up=False),), _explained),
-    )
+    tasks: tuple[Task, ...] = field(init=False)
     architectures: tuple[str, ...] = ("hps",)
     backbones: tuple[str, ...] = ()
     size: None = None
     levels: tuple[str, ...] = ("features", "parameters")
-    epochs: int = 8
-    learning_rate: float = 1e-3
-    schedule: str = "linear"
+    recipe: Recipe = Recipe(epochs=8, learning_rate=1e-3, schedule="linear")
     batch_size: int = 128
-    trace_every: int = 0
+    attributes: bool = False
+
+    def __post_init__(self) -> None:
+        classified = ATTRIBUTES if self.attributes else ("left", "right")
+        self.tasks = tuple(Task(name, (Metric("accuracy", up=True, unit="%"),), _accuracy) for name in classified)
+        if not self.attributes:
+            self.tasks += (Task("sum", (Metric("mae", up=False),), _explained),)
 
     def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
         return HPS(encoder, {task: _head(task) for task in tasks}, seed)
@@ -185,7 +198,7 @@ class Digits:
                 if task == "sum"
                 else functional.cross_entropy(predictions[task], truth)
             )
-            losses[task] = SCALES[task] * loss
+            losses[task] = SCALES.get(task, 1.0) * loss
         return Losses(losses, feature)
 
     def evaluate(  # noqa: D102
@@ -208,9 +221,3 @@ class Digits:
                 accuracy.update(predictions[task], target(data, task))
                 values[task] = {"accuracy": float(accuracy.compute()["accuracy"])}
         return values
-
-    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
-        return {}
-
-    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
-        return []

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.point import Point
-from isonomy.bench.data import Losses, Metric, Task
+from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.recipe import Recipe
 
 # The five starts of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022.
 STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))
@@ -66,7 +67,7 @@ def pareto(count: int = 141) -> Tensor:
 
 
 @dataclass
-class Toy:
+class Toy(Embedded):
     """Descend two conflicting losses, one a tenth of the other, from one of five starts. See ``Problem``."""
 
     name: str = "toy"
@@ -80,9 +81,7 @@ class Toy:
     backbones: tuple[str, ...] = ()
     size: None = None
     levels: tuple[str, ...] = ("parameters",)
-    epochs: int = 35
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    recipe: Recipe = Recipe(epochs=35, learning_rate=1e-3)
     trace_every: int = 100
 
     def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
@@ -102,9 +101,6 @@ class Toy:
             start, end = landscape(model.start), landscape(model())  # type: ignore[arg-type]
         descents = dict(zip(("L1", "L2"), (start - end).tolist(), strict=True))
         return {task: {"descent": descents[task]} for task in tasks}
-
-    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
-        return {}
 
     def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
         with torch.inference_mode():

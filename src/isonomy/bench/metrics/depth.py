@@ -17,6 +17,7 @@ class Depth(Sums):
 
     Args:
         ignore: The truth where nothing was measured: 0, or 255 as InvPT's labels have it.
+        percent: Whether RErr is in percent.
     """
 
     absolute: Tensor
@@ -24,9 +25,9 @@ class Depth(Sums):
     squared: Tensor
     pixels: Tensor
 
-    def __init__(self, ignore: float = 0.0) -> None:
+    def __init__(self, ignore: float = 0.0, percent: bool = False) -> None:
         super().__init__()
-        self.ignore = ignore
+        self.ignore, self.percent = ignore, percent
         for name in ("absolute", "relative", "squared"):
             self.add_sum(name, dtype=torch.float64)
         self.add_sum("pixels")
@@ -55,6 +56,6 @@ class Depth(Sums):
         """``AErr``, ``RErr`` and ``RMSE``."""
         return {
             "AErr": self.absolute / self.pixels,
-            "RErr": self.relative / self.pixels,
+            "RErr": (100 if self.percent else 1) * self.relative / self.pixels,
             "RMSE": (self.squared / self.pixels).sqrt(),
         }

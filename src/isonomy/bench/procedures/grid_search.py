@@ -19,7 +19,7 @@ Args:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from typing import Any
 import optuna
 
 from isonomy.bench import data, plan, records
+from isonomy.bench import recipe as recipes
+from isonomy.bench.cell import Cell
 from isonomy.bench.delta import delta_p
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Trainer
@@ -70,8 +72,8 @@ def propose(tasks: Sequence[str], finished: Sequence[tuple[Sequence[float], floa
 
 
 def search(
-    cell: plan.Cell, out: Path, problem: data.Problem, on_epoch: Callable[[int], None]
-) -> tuple[Trainer, list[records.Json]]:
+    cell: Cell, out: Path, problem: data.Problem, on_epoch: Callable[[int], None]
+) -> tuple[Trainer, Path, list[records.Json]]:
     """Makes the trials that are left.
 
     Args:
@@ -81,49 +83,58 @@ def search(
         on_epoch: Called with the number of epochs done in all trials.
 
     Returns:
-        The best trial's trainer as it ended, and its lines; the last of them lists all trials.
+        The best trial's trainer as it ended, its folder, and its lines; the last of them lists all trials.
     """
     folder = out / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(folder / records.CONFIG, cell.config)
-    baseline: dict[str, dict[str, float]] = {}
-    for task in cell.tasks:
-        baseline |= records.read_metrics(plan.finished_single(out, task, cell))[-1]["validation"]
     up = {task.name: {metric.name: metric.up for metric in task.metrics} for task in data.select(problem, cell.tasks)}
+    baseline: dict[str, Mapping[str, float]] = {}
+    for task in cell.tasks:
+        own = {task: up[task]}
+        baseline |= _validation(records.read_metrics(plan.finished_single(out, task, cell)), cell.recipe, own)
 
-    epochs: int = cell.config["epochs"]
+    epochs = cell.recipe.epochs
     finished: list[tuple[list[float], float]] = []
     seconds: list[float] = []
-    best: tuple[Trainer, list[records.Json]] | None = None
+    best: tuple[Trainer, Path, list[records.Json]] | None = None
     refusal = IsonomyError(f"{cell.name} has no trial: pass --trials 1 or more.")
     # With one task there is nothing to search.
     for number in range(cell.config["procedure"]["trials"] if len(cell.tasks) > 1 else 1):
         weights = propose(cell.tasks, finished, cell.seed)
         trial = replace(cell, config={**cell.config, "procedure": None, "options": {"weights": weights}})
-        trainer = Trainer(trial, problem)
+        trainer, own_folder = Trainer(trial, problem), folder / FOLDER / str(number)
         try:
-            lines = train(trainer, folder / FOLDER / str(number), partial(_report, on_epoch, number * epochs))
+            lines = train(trainer, own_folder, partial(_report, on_epoch, number * epochs))
         except IsonomyError as error:
             # Weights under which losses run away are weights that are not wanted.
             finished.append((weights, math.nan))
-            seconds.append(sum(line["seconds"] for line in records.read_metrics(folder / FOLDER / str(number))))
+            seconds.append(sum(line["seconds"] for line in records.read_metrics(own_folder)))
             refusal = error
             continue
-        score = delta_p(lines[-1]["validation"], baseline, up)
+        score = delta_p(_validation(lines, cell.recipe, up), baseline, up)
         if best is None or score > max((s for _, s in finished if not math.isnan(s)), default=-math.inf):
-            best = trainer, lines
+            best = trainer, own_folder, lines
         finished.append((weights, score))
         seconds.append(sum(line["seconds"] for line in lines))
     if best is None:
         raise refusal
-    trainer, lines = best
+    trainer, own_folder, lines = best
     lines[-1]["trials"] = [
         {"weights": weights, "delta_p": None if math.isnan(score) else score, "seconds": cost}
         for (weights, score), cost in zip(finished, seconds, strict=True)
     ]
     records.write_lines(folder / records.METRICS, lines)
     records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epochs))
-    return trainer, lines
+    return trainer, own_folder, lines
+
+
+def _validation(
+    lines: Sequence[records.Json], recipe: recipes.Recipe, up: Mapping[str, Mapping[str, bool]]
+) -> recipes.Values:
+    """The validation metrics of the model that counts."""
+    found: list[recipes.Values] = [line["validation"] for line in lines]
+    return found[recipes.best(found, up)] if recipe.select == recipes.BEST_VAL else found[-1]
 
 
 def _report(on_epoch: Callable[[int], None], before: int, done: int) -> None:

@@ -80,15 +80,13 @@ class URL(Procedure):
         self.teachers.to(device).eval().requires_grad_(False)
         trainer.add(
             torch.optim.Adam(self.adaptors.parameters(), own_lr, weight_decay=weight_decay),
-            lambda epoch: own_lr * (1 + cos(pi * epoch / cell.config["epochs"])) / 2,
+            lambda epoch: own_lr * (1 + cos(pi * epoch / cell.recipe.epochs)) / 2,
         )
 
     def prepare(self, out: Path) -> None:  # noqa: D102
         for task, teacher in self.teachers.items():
             folder = plan.finished_single(out, task, self.trainer.cell)
-            state = records.load_checkpoint(folder, self.trainer.fabric.device)
-            assert state is not None  # as the run is finished
-            teacher.load_state_dict(state["model"])
+            teacher.load_state_dict(records.load_model(folder, self.trainer.fabric.device))
 
     def extra(self, batch: Any, feature: Tensor | list[Tensor] | None) -> Tensor:  # noqa: D102
         problem = self.trainer.problem

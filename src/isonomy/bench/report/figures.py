@@ -141,7 +141,7 @@ def _panel(
     log: bool = False,
     reference: tuple[str, float] | None = None,
 ) -> str:
-    series = {row.title: [value(row, epoch) for epoch in range(results.plan.epochs)] for row in results.rows}
+    series = {row.title: [value(row, epoch) for epoch in range(results.plan.recipe.epochs)] for row in results.rows}
     said = "; ".join(f"{name} ends at {number(v[-1])}" for name, v in series.items() if not math.isnan(v[-1]))
     with plots.canvas(WIDTH, HEIGHT) as (figure, ax):
         plots.curves(series, ax=ax, styles=styles(results), log=log, reference=reference)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from isonomy.bench import pictures, plan
+from isonomy.bench import pictures
+from isonomy.bench.cell import single
 from isonomy.bench.results import Results
 
 # Predictions are shown of one seed; the numbers tell of all of them.
@@ -22,7 +23,7 @@ def render(results: Results) -> str:
     runs = {row.title: pictures.load(results.folder / row.name / str(SEED)) for row in results.rows}
     alone: dict[str, str] = {}
     for task in tasks:
-        alone |= pictures.load(results.folder / plan.single(task) / str(SEED))
+        alone |= pictures.load(results.folder / single(task) / str(SEED))
     every = {"Single-task": alone, **runs}
     known = {name: address for found in every.values() for name, address in found.items()}
     samples = sorted({name.partition("-")[0] for name in known})

@@ -9,6 +9,7 @@ import torch
 import isonomy
 from isonomy.bench.options import name_of
 from isonomy.bench.progress import cells, heading, plural
+from isonomy.bench.recipe import BEST_TEST, BEST_VAL, LAST, MEAN_LAST_10
 from isonomy.bench.report import figures, gallery
 from isonomy.bench.report.verdict import incomplete, verdict
 from isonomy.bench.results import Results, Row
@@ -48,6 +49,15 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 @media (prefers-contrast: more) { :root { --soft: var(--text); } }
 """
+
+
+# Which model the test metrics are of.
+COUNTS = {
+    LAST: "the last epoch's model counts",
+    MEAN_LAST_10: "test metrics are means over the last ten epochs",
+    BEST_VAL: "the model that is best on the validation split counts",
+    BEST_TEST: "the model that is best on the test split itself counts, which flatters every method",
+}
 
 
 def render(results: Results) -> str:
@@ -124,19 +134,26 @@ def _row(row: Row, results: Results, best: bool) -> str:
 
 
 def _protocol(results: Results) -> str:
-    plan = results.plan
+    plan, recipe = results.plan, results.plan.recipe
     facts = {
         "Data": f"{plan.data}, version {plan.data_version}; tasks {', '.join(plan.tasks)}",
         "Network": ", ".join(filter(None, [plan.architecture, plan.backbone, plan.head])),
         "Initial weights": plan.weights or "random",
         "Single-task networks": "of the same architecture" if plan.baseline == "matched" else "one encoder and a head",
-        "Budget": f"{plural(plan.epochs, 'epoch')}; the last epoch's model counts",
-        "Optimiser": f"Adam, learning rate {results.problem.learning_rate:g}, {results.problem.schedule} schedule",
+        "Budget": f"{plural(recipe.epochs, 'epoch')}; {COUNTS[recipe.select]}",
+        "Optimiser": (
+            f"{'AdamW' if recipe.optimizer == 'adamw' else 'Adam'}, learning rate {recipe.learning_rate:g}, "
+            f"{recipe.schedule} schedule, weight decay {recipe.weight_decay:g}"
+            + (f", gradients clipped to norm {recipe.clip:g}" if recipe.clip else "")
+        ),
         "Gradients": f"measured at {plan.level}" if plan.level else "measured where each method's paper does",
         "Device": plan.device,
+        "Samples": ", ".join(f"{count} {split}" for split, count in plan.samples.items()),
+        "Scaled losses": ", ".join(f"{task} times {scale:g}" for task, scale in plan.scales.items()),
+        "Mind": " ".join(results.problem.notes) if plan.samples else "",
         "Versions": f"isonomy {isonomy.__version__}, torch {torch.__version__}",
     }
-    entries = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items())
+    entries = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items() if fact)
     return (
         "<h2>How it was measured</h2>\n"
         "<p>Every method of a seed starts from the same weights and sees the same batches in the same order; so does "

@@ -6,26 +6,21 @@ a task's own can be very good: what sharing costs shows. Four of the eleven are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import Any, ClassVar, NamedTuple
+from functools import cache
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from isonomy.bench.architectures import Design
-from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.backbones import mpnn
-from isonomy.bench.backbones.heads import LinearHead
-from isonomy.bench.data import Losses, Metric, Task
+from isonomy.bench.data import Task
 from isonomy.bench.data.molecules import structures
 from isonomy.bench.data.molecules.chemistry import CHARGE, TARGETS, properties
+from isonomy.bench.data.molecules.regression import Batch, Regression, Scale
 from isonomy.bench.data.molecules.structures import ELEMENTS, PADDING, Structures
-from isonomy.bench.seeds import order
+from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError
 
 UNITS = ("D", "a0³", "eV", "eV", "a0²", "eV", "eV", "eV", "eV", "eV", "cal/(mol K)")
@@ -34,41 +29,6 @@ BOND_TYPES = 4  # as in QM9: single, double, triple, aromatic, which these molec
 WIDTH, HIDDEN = 24, 16
 # Made or judged at once, which bounds the memory.
 BLOCK = 500
-CPU = torch.device("cpu")
-
-
-class Batch(NamedTuple):
-    """Molecules and their properties.
-
-    Attributes:
-        molecules: What the network sees, B molecules of at most 29 atoms.
-        targets: In their units, shape (B, 11).
-    """
-
-    molecules: mpnn.Molecules
-    targets: Tensor
-
-    def at(self, chosen: Tensor | slice) -> Batch:
-        """Some of them."""
-        return Batch(mpnn.Molecules(*(tensor[chosen] for tensor in self.molecules)), self.targets[chosen])
-
-    def to(self, device: Any) -> Batch:
-        """The same on a device."""
-        return Batch(mpnn.Molecules(*(tensor.to(device) for tensor in self.molecules)), self.targets.to(device))
-
-
-class Scale(NamedTuple):
-    """Where the properties of the training molecules lie, each of shape (11,).
-
-    Attributes:
-        mean: Of a property.
-        deviation: Its standard deviation.
-        spread: Its mean absolute deviation from the mean: the error of always answering the mean.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-    spread: Tensor
 
 
 def encoded(molecules: Structures) -> mpnn.Molecules:
@@ -126,26 +86,22 @@ def _on(split: str, count: int, device: torch.device) -> Batch:
 
 
 @cache
-def scale(count: int, device: torch.device = CPU) -> Scale:
+def scale(count: int) -> Scale:
     """Where the properties of so many training molecules lie.
 
     Args:
         count: How many.
-        device: Where to have it.
     """
-    targets = samples("train", count).targets.double()
-    mean = targets.mean(0)
-    found = (mean, targets.std(0, correction=0), (targets - mean).abs().mean(0))
-    return Scale(*(tensor.float().to(device) for tensor in found))
+    return Scale.of(samples("train", count).targets)
 
 
-def _explained(task: str, train: int, metrics: Mapping[str, float]) -> float:
-    """The share of the error of always answering the training mean that is gone."""
-    return min(max(1 - metrics["mae"] / float(scale(train).spread[TARGETS.index(task)]), 0.0), 1.0)
+@cache
+def _scale_on(count: int, device: torch.device) -> Scale:
+    return scale(count).to(device)
 
 
 @dataclass
-class Molecules:
+class Molecules(Regression):
     """Predict eleven properties of a molecule. See ``Problem`` for the members.
 
     Args:
@@ -160,6 +116,9 @@ class Molecules:
     """
 
     options: ClassVar[tuple[str, ...]] = ("train", "val", "test", "normalise")
+    width: ClassVar[int] = WIDTH
+    hidden: ClassVar[int] = HIDDEN
+    judged_at_once: ClassVar[int] = BLOCK
 
     name: str = "molecules"
     summary: str = "random molecules: eleven properties, as in QM9, in closed form (embedded, a minute a run)"
@@ -169,11 +128,8 @@ class Molecules:
     backbones: tuple[str, ...] = ()
     size: None = None
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
-    epochs: int = 12
-    learning_rate: float = 2e-3
-    schedule: str = "linear"
+    recipe: Recipe = Recipe(epochs=12, learning_rate=2e-3, schedule="linear")
     batch_size: int = 64
-    trace_every: int = 0
     train: int = 4_000
     val: int = 500
     test: int = 1_000
@@ -183,56 +139,22 @@ class Molecules:
         for split in ("train", "val", "test"):
             if self.count(split) < 2:
                 raise IsonomyError(f"Option {split} of molecules is {self.count(split)}: it must be at least 2.")
-        self.tasks = tuple(
-            Task(target, (Metric("mae", up=False, unit=unit),), partial(_explained, target, self.train))
-            for target, unit in zip(TARGETS, UNITS, strict=True)
-        )
+        self.tasks = self.properties(UNITS)
 
     def count(self, split: str) -> int:
         """How many molecules a split has."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
+    def scale(self) -> Scale:
+        """Where the properties of the training molecules lie."""
+        return scale(self.train)
+
     def units(self, device: Any) -> tuple[Tensor, Tensor]:
         """What a network's prediction of 0 stands for, and of one more; each of shape (11,)."""
         if self.normalise:
-            found = scale(self.train, torch.device(device))
+            found = _scale_on(self.train, torch.device(device))
             return found.mean, found.deviation
         return torch.zeros(len(TARGETS), device=device), torch.ones(len(TARGETS), device=device)
 
-    def network(self, design: Design, tasks: Sequence[str], seed: int) -> nn.Module:  # noqa: D102
-        return HPS(partial(mpnn.MPNN, WIDTH, HIDDEN), {task: partial(LinearHead, (WIDTH,), 1) for task in tasks}, seed)
-
-    def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Batch]:  # noqa: D102
-        data = _on(split, self.count(split), torch.device(device))
-        chosen: Tensor
-        for chosen in torch.split(order(self.count(split), seed, epoch).to(device), self.batch_size):
-            yield data.at(chosen)
-
-    def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> Losses:  # noqa: D102
-        output = model(batch.molecules)
-        zero, one = self.units(batch.targets.device)
-        wanted = dict(zip(TARGETS, ((batch.targets - zero) / one).T, strict=True))
-        losses = {task: functional.mse_loss(output.predictions[task][:, 0], wanted[task]) for task in tasks}
-        return Losses(losses, output.feature, output.penalty)
-
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
-        from isonomy.bench.metrics import MAE  # noqa: PLC0415 - seconds that only training has to spend
-
-        device = next(model.parameters()).device
-        data = _on(split, self.count(split), device)
-        zero, one = self.units(device)
-        errors = {task: MAE().to(device) for task in tasks}
-        for first in range(0, self.count(split), BLOCK):
-            batch = data.at(slice(first, first + BLOCK))
-            with torch.inference_mode():
-                predictions = model(batch.molecules).predictions
-            for task, error in errors.items():
-                column = TARGETS.index(task)
-                error.update(predictions[task][:, 0] * one[column] + zero[column], batch.targets[:, column])
-        return {task: {"mae": float(error.compute()["MAE"])} for task, error in errors.items()}
-
-    def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:  # noqa: D102
-        return {}
-
-    def trace(self, model: nn.Module) -> list[float]:  # noqa: D102
-        return []
+    def read(self, split: str, chosen: Tensor, device: torch.device) -> Batch:  # noqa: D102
+        return _on(split, self.count(split), device).at(chosen.to(device))
