@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from isonomy.errors import IsonomyError
+from isonomy.errors import ElsewhereError, IsonomyError
 from isonomy.gramian import flat
 
 # Numbers in a message: enough to hide its latency, few beside a model and for a cache.
@@ -75,7 +75,7 @@ def together(learns: bool = True) -> Iterator[list[object]]:
     mark = _mark(alike)
     failed, highest, lowest = most(0, mark, -mark)
     if failed:
-        raise IsonomyError(f"Process {failed - 1} has raised an error in this step, which says what is wrong.")
+        raise ElsewhereError(f"Process {failed - 1} has raised an error in this step, which says what is wrong.")
     if highest != -lowest:
         raise IsonomyError(
             "The processes take different steps, which cannot be averaged: give all of them the same tasks, batches, "

@@ -14,6 +14,10 @@ class IsonomyError(ValueError):
     """
 
 
+class ElsewhereError(IsonomyError):
+    """Another process of a data-parallel run has raised an error, which says what is wrong."""
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> IsonomyError:
     """An error for a name that does not exist, with the closest name that does.
 

@@ -115,3 +115,37 @@ def test_every_sample_is_visited_once_an_epoch_in_a_repeatable_order():
     assert first.sum().isclose(digits.samples("train").images.sum())
     assert len(first) == 12_000
     assert not torch.equal(first, torch.cat([batch.images for batch in problem.batches(1, 1, "cpu")]))
+
+
+def test_twenty_questions_are_an_option():
+    problem = data.load("digits:attributes=true")
+    names = [task.name for task in problem.tasks]
+    assert names == [f"{side}_is_{digit}" for side in ("left", "right") for digit in range(10)]
+    assert problem.version == data.load("digits").version
+    model = problem.network(Design("hps"), names, 0)
+    batch = next(problem.batches(0, 0, "cpu"))
+    losses, feature, _ = problem.losses(model, batch, names)
+    assert feature.shape == (128, 50)
+    predictions = model(batch.images)[1]
+    for side in ("left", "right"):
+        for digit in range(10):
+            name = f"{side}_is_{digit}"
+            truth = torch.tensor([int(label == digit) for label in getattr(batch, side).tolist()])
+            assert torch.equal(digits.target(batch, name), truth)
+            torch.testing.assert_close(losses[name], torch.nn.functional.cross_entropy(predictions[name], truth))
+
+
+def test_to_deny_every_attribute_is_right_nine_times_in_ten():
+    class No(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, images):
+            return None, {name: torch.tensor([1.0, 0.0]).expand(len(images), 2) for name in digits.ATTRIBUTES}
+
+    values = data.load("digits:attributes=true").evaluate(No(), ["left_is_3", "right_is_9"], "test")
+    left, right = digits.samples("test")[1:]
+    assert abs(values["left_is_3"]["accuracy"] - 100 * float((left != 3).double().mean())) < 1e-9
+    assert abs(values["right_is_9"]["accuracy"] - 100 * float((right != 9).double().mean())) < 1e-9
+    assert 85 < values["left_is_3"]["accuracy"] < 95

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_the_large_domain_is_seen_once_and_the_small_one_begins_again():
     problem = Numbers()
     batches = list(problem.batches(0, 0, "cpu"))
     assert len(batches) == 5
-    assert sorted(sum(seen(batches, "many"), [])) == list(range(10))
+    assert sorted(chain.from_iterable(seen(batches, "many"))) == list(range(10))
     few = seen(batches, "few")
     assert sorted(few[0] + few[1]) == sorted(few[2] + few[3]) == [0, 1, 2, 3]
     assert len(batches[0]) == 2
@@ -83,11 +85,19 @@ def test_penalties_of_all_domains_add_up():
 
 def test_every_image_is_judged_once():
     problem = Numbers()
-    assert problem.evaluate(Known(), ["many", "few"], "test") == {"many": {"accuracy": 100.0}, "few": {"accuracy": 50.0}}
-    assert [(domain, split, len(chunk)) for domain, split, chunk in problem.read] == [("many", "test", 10), ("few", "test", 4)]
+    assert problem.evaluate(Known(), ["many", "few"], "test") == {
+        "many": {"accuracy": 100.0},
+        "few": {"accuracy": 50.0},
+    }
+    assert [(domain, split, len(chunk)) for domain, split, chunk in problem.read] == [
+        ("many", "test", 10),
+        ("few", "test", 4),
+    ]
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(0, (0, 0, 0)), (4, (2, 0, 2)), (7, (4, 1, 2)), (10, (6, 2, 2)), (99, (59, 19, 21))])
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, (0, 0, 0)), (4, (2, 0, 2)), (7, (4, 1, 2)), (10, (6, 2, 2)), (99, (59, 19, 21))]
+)
 def test_shares_are_rounded_down_and_what_is_left_is_for_testing(count, sizes):
     parts = cut(np.arange(count), 5)
     assert tuple(map(len, parts)) == sizes

@@ -58,15 +58,19 @@ def test_every_change_happens_in_about_half_of_the_images_within_its_range():
         changed += colour == red.flatten().tolist()
     assert 0.03 < changed / 300 < 0.1  # four coins: 1/16
     assert 0.2 < sum(value == 0.4 for value in brightness) / 300 < 0.3
-    assert (0.4 - 32 / 255) * 0.5 <= min(brightness) < 0.2 and 0.7 < max(brightness) <= (0.4 + 32 / 255) * 1.5
-    assert -0.1001 < min(hues) < -0.09 and 0.09 < max(hues) < 0.1001
+    assert (0.4 - 32 / 255) * 0.5 <= min(brightness) < 0.2
+    assert 0.7 < max(brightness) <= (0.4 + 32 / 255) * 1.5
+    assert -0.1001 < min(hues) < -0.09
+    assert 0.09 < max(hues) < 0.1001
     assert 0.4 < sum(abs(hue) < 1e-9 for hue in hues) / 300 < 0.6
     # Of 0.7, half and half as much again; brightness, added to all channels, changes it a little too.
-    assert 0.28 <= min(saturations) < 0.4 and max(saturations) > 0.999
+    assert 0.28 <= min(saturations) < 0.4
+    assert max(saturations) > 0.999
 
 
 def test_images_stay_in_range_and_draws_decide():
     for seed in range(50):
         found = photometric(image(), draws(seed))
-        assert found.min() >= 0 and found.max() <= 1
+        assert found.min() >= 0
+        assert found.max() <= 1
         assert torch.equal(found, photometric(image(), draws(seed)))

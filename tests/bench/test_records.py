@@ -8,7 +8,7 @@ from isonomy.errors import IsonomyError
 
 
 def state(epoch=1):
-    return {"epoch": epoch, "model": {"w": torch.arange(500.0)}, "optimizers": [], "balancer": {}, "procedure": {}}
+    return {"epoch": epoch, "model": {"w": torch.arange(500.0)}, "optimizers": [], "balancer": {}, "procedure": {}, "precision": {}}
 
 
 def line(epoch, **more):
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
 
 def test_a_checkpoint_that_holds_something_else_is_refused(tmp_path):
     torch.save({"weights": 1}, tmp_path / records.CHECKPOINT)
-    with pytest.raises(IsonomyError, match="does not hold balancer, epoch, model, optimizers, procedure"):
+    with pytest.raises(IsonomyError, match="does not hold balancer, epoch, model, optimizers, precision, procedure"):
         records.load_checkpoint(tmp_path)
 
 

@@ -106,8 +106,7 @@ def test_offsets_still_point_at_their_middle_after_a_mirror_a_scale_and_a_turn()
     def pointed(after: Sample) -> Tensor:
         ins = after["ins"]
         rows, columns = torch.meshgrid(*(torch.arange(side).float() for side in ins.shape[-2:]), indexing="ij")
-        there = torch.stack([columns + ins[0], rows + ins[1]])[:, ~ins.isnan().any(0)]
-        return there
+        return torch.stack([columns + ins[0], rows + ins[1]])[:, ~ins.isnan().any(0)]
 
     at = pointed(flipped(before, KINDS))
     torch.testing.assert_close(at, torch.tensor([[40.0 - 27], [12.0]]).expand_as(at))
@@ -214,8 +213,11 @@ def test_a_turn_leaves_nothing_in_the_corners_and_the_middle_in_place():
     before = sample(21, 31)
     after = rotated(before, KINDS, 10)
     assert after["seg"][10, 15] == before["seg"][10, 15]
-    assert after["seg"][0, 0] == -1 and after["edge"][0, 0] == 255 and after["depth"][0, 0, 0] == 0
-    assert (after["image"][:, 0, 0] == 0).all() and after["ins"][:, 0, 0].isnan().all()
+    assert after["seg"][0, 0] == -1
+    assert after["edge"][0, 0] == 255
+    assert after["depth"][0, 0, 0] == 0
+    assert (after["image"][:, 0, 0] == 0).all()
+    assert after["ins"][:, 0, 0].isnan().all()
     assert (after["seg"] == -1).float().mean() < 0.2
     lengths = after["normal"].norm(dim=0)
     torch.testing.assert_close(lengths[lengths > 0], torch.ones(int((lengths > 0).sum())))
@@ -282,7 +284,10 @@ def test_random_scale_crop_scales_within_its_range_and_divides_depth():
         scale = float(3 / after["depth"][0, 0, 0])
         assert after["image"].shape[-2:] == (min(24, round(20 * scale)), min(24, round(30 * scale)))
         scales.append(scale)
-    assert min(scales) >= 0.5 and max(scales) <= 2 and min(scales) < 0.75 and max(scales) > 1.75
+    assert min(scales) >= 0.5
+    assert max(scales) <= 2
+    assert min(scales) < 0.75
+    assert max(scales) > 1.75
 
 
 def test_a_window_with_one_class_is_drawn_again():

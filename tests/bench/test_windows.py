@@ -49,9 +49,7 @@ def test_windows_keep_to_the_geometry_of_the_scene():
 
 
 def test_windows_depend_on_the_draws_alone():
-    first, again = (
-        windows.augmented(sample(), KINDS, torch.Generator().manual_seed(5), (32, 48)) for _ in range(2)
-    )
+    first, again = (windows.augmented(sample(), KINDS, torch.Generator().manual_seed(5), (32, 48)) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 

@@ -13,6 +13,7 @@ from isonomy.bench import plan
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.cell import SINGLE, Cell
 from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.parts import own
 from isonomy.bench.recipe import Recipe
 from isonomy.bench.seeds import order
 from isonomy.bench.trainer import Trainer
@@ -42,7 +43,7 @@ class Tiny(Embedded):
 
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[tuple[Tensor, Tensor]]:
         x, y = _data(split)
-        for chosen in torch.split(order(len(x), seed, epoch), 16):
+        for chosen in map(own, torch.split(order(len(x), seed, epoch), 16)):
             yield x[chosen], y[chosen]
 
     def losses(self, model: nn.Module, batch: Any, tasks: Sequence[str]) -> Losses:
@@ -52,7 +53,9 @@ class Tiny(Embedded):
         losses = {t: SCALES[t] * (predictions[t][:, 0] - columns[t]).square().mean() for t in tasks}
         return Losses(losses, feature)
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
         x, y = _data(split)
         with torch.no_grad():
             predictions = model(x)[1]

@@ -56,7 +56,7 @@ class Cell:
     @property
     def waits(self) -> bool:
         """Whether it learns from the finished single-task runs of its seed."""
-        return self.procedure in AFTER_SINGLE
+        return self.procedure in AFTER_SINGLE or self.config["observe"] is not None
 
     @property
     def length(self) -> int:

@@ -19,6 +19,7 @@ from isonomy.bench.recipe import BEST_VAL, Recipe
 from isonomy.errors import IsonomyError, unknown
 
 SEARCH = "grid_search"
+OBSERVERS = ("feature_distance",)
 
 
 def design(given: Mapping[str, Any], problem: data.Problem) -> Design:
@@ -148,6 +149,33 @@ def _one_feature(design: Design) -> bool:
         return True
     head = HEADS[design.head or CATALOGUE[name_of(design.backbone)].head]
     return name_of(design.architecture) == "hps" and len(head.reads) == 1
+
+
+def observer(name: str | None, methods: Sequence[str], problem: data.Problem, design: Design) -> str | None:
+    """What is measured beside the training of every method.
+
+    Args:
+        name: One of ``OBSERVERS``; None for nothing.
+        methods: Of the sweep.
+        problem: The data set.
+        design: The network.
+
+    Raises:
+        IsonomyError: There is no such observer, or it cannot look at a method or the network.
+    """
+    if name is None:
+        return None
+    if name not in OBSERVERS:
+        raise unknown("observer", name, OBSERVERS)
+    if not (FEATURES in levels(problem, design) and _one_feature(design)):
+        raise IsonomyError(
+            f"Observer {name!r} looks at the one feature that all heads read, which {design.architecture!r} has not on "
+            f"{problem.name!r}: use hps with a head that reads one map, or leave the observer out."
+        )
+    for method in methods:
+        if not find(method).method.stages:
+            raise IsonomyError(f"Observer {name!r} does not look at procedures: leave method {method!r} out.")
+    return name
 
 
 def trials(given: int | None, methods: Sequence[str]) -> int | None:

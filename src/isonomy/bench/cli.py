@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 import isonomy
-from isonomy.bench import backbones
-from isonomy.bench.architectures import ARCHITECTURES, fits
 from isonomy.bench.data.roots import VARIABLE
+from isonomy.bench.listings import LISTS
 from isonomy.bench.methods import split
 from isonomy.errors import IsonomyError, unknown
 
@@ -75,6 +72,22 @@ def data_root(context: click.Context, parameter: click.Parameter, value: str | N
         os.environ[VARIABLE] = str(Path(value).absolute())
 
 
+def hardware(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the flags that say what its runs train on, and where."""
+    for option in reversed(
+        (
+            click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, a thread a device."),
+            click.option("--device", help="cpu (default), cuda or auto."),
+            click.option("--devices", type=int, help="On how many devices of a machine each run trains. Default 1."),
+            click.option("--precision", help="32-true (default), bf16-mixed or 16-mixed."),
+            click.option("--executor", help="Where runs are: local (default), or ray, tasks of a Ray cluster."),
+            click.option("--address", help="Ray cluster to join, or auto. Default: one on this machine."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(isonomy.__version__, message="isonomy %(version)s")
 def commands() -> None:
@@ -103,7 +116,6 @@ def commands() -> None:
     "--level",
     help="Where all methods measure gradients: features, parameters or last_layer. Default: as in their papers.",
 )
-@click.option("--device", help="cpu (default), cuda or auto.")
 @click.option("--tasks", callback=names, help="Some of the data set's tasks. Default: all.")
 @click.option("--architecture", help="Network. Default: the data set's first.")
 @click.option("--backbone", help="Encoder. Default: the first of the data set's that fits.")
@@ -111,7 +123,7 @@ def commands() -> None:
 @click.option("--weights", help="File with the backbone's pretrained weights. Default: random ones.")
 @click.option("--baseline", help="Single-task networks: matched (same architecture, default) or plain (one encoder).")
 @click.option("--trials", type=int, help="Trainings a grid_search may make for every seed. Default 12.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Runs at a time, each on one thread.")
+@hardware
 @click.option("--resume", is_flag=True, help="Go on with the sweep stored in --out; no other flag is needed.")
 def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
     """Train single-task baselines and methods on the same seeds, and report who wins.
@@ -137,81 +149,50 @@ def compare(out: str | None, jobs: int, resume: bool, **flags: Any) -> int:
     return FAILED_CELLS
 
 
+@commands.command("run")
+@click.argument("name")
+@click.option("--data-root", callback=data_root, expose_value=False, help="Folder with the files of data sets.")
+@click.option("--weights-root", help="Folder with pretrained weights; none to start from random ones.")
+@click.option("--methods", callback=methods, help="Some of the experiment's methods, by their names or the paper's.")
+@click.option("--seeds", type=int, help="How many seeds, from 0. Default: the experiment's.")
+@click.option("--epochs", type=int, help="Budget of every run. Default: the paper's.")
+@click.option("--out", help="Folder of the experiment. Default: runs/ and its name.")
+@hardware
+@click.option(
+    "--smoke",
+    is_flag=False,
+    flag_value="small",
+    type=click.Choice(["small", "full"]),
+    help="Instead try every run for two steps, on generated files, with small images or full ones.",
+)
+def run_(name: str, jobs: int, **flags: Any) -> int:
+    """Run a paper's table or figure, and print what is published beside what is measured.
+
+    NAME is one of `isonomy list experiments`, a pattern such as 'dbmtl/*', or all; followed by @mini, on embedded data
+    that stand for the paper's. Start a killed one again: it goes on.
+    """
+    from isonomy.bench.experiments.command import execute  # noqa: PLC0415
+
+    failed, refused = execute(name, jobs=jobs, **flags)
+    if not failed:
+        return 0
+    return BAD_INPUT if refused else FAILED_CELLS
+
+
 @commands.command("list")
-@click.argument("what", metavar="[methods|data|architectures|backbones]")
+@click.argument("what", metavar="[methods|data|architectures|backbones|experiments]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(what: str, as_json: bool) -> None:
-    """List methods, data sets, architectures or backbones."""
-    kinds = {"methods": _methods, "data": _data, "architectures": _architectures, "backbones": _backbones}
-    if what not in kinds:
-        raise unknown("list", what, kinds)
-    entries = kinds[what]()
+    """List methods, data sets, architectures, backbones or experiments."""
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    entries = LISTS[what]()
     if as_json:
         click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
         return
     width = max(len(entry["name"]) for entry in entries)
     for entry in entries:
         click.echo(f"{entry['name']:<{width}}  {entry['summary']}")
-
-
-def _methods() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": method.name,
-            "title": method.title,
-            "kind": method.kind,
-            "paper": method.paper,
-            "year": method.year,
-            "options": {
-                name: None if value is inspect.Parameter.empty else value for name, value in method.options.items()
-            },
-            "levels": method.levels,
-            "needs": method.needs,
-            "summary": method.summary,
-        }
-        for method in isonomy.methods("*")
-    ]
-
-
-def _data() -> list[dict[str, Any]]:
-    from isonomy.bench import data  # noqa: PLC0415
-
-    return [
-        {
-            "name": problem.name,
-            "version": problem.version,
-            "tasks": {
-                task.name: {metric.name: "up" if metric.up else "down" for metric in task.metrics}
-                for task in problem.tasks
-            },
-            "architectures": problem.architectures,
-            "backbones": problem.backbones,
-            "levels": problem.levels,
-            "options": {name: getattr(problem, name) for name in getattr(problem, "options", ())},
-            "recipe": asdict(problem.recipe),
-            "summary": problem.summary,
-        }
-        for problem in map(data.load, data.NAMES)
-    ]
-
-
-def _architectures() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "levels": entry.levels,
-            "backbones": [each for each in backbones.CATALOGUE if fits(name, each)] if entry.network else [],
-            "summary": entry.summary,
-        }
-        for name, entry in ARCHITECTURES.items()
-    ]
-
-
-def _backbones() -> list[dict[str, Any]]:
-    return [
-        {"name": name, "head": entry.head, "multiple": entry.multiple, "summary": entry.summary}
-        for name, entry in backbones.CATALOGUE.items()
-    ]
 
 
 @commands.command()

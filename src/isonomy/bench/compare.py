@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from isonomy.bench import data, plan, records, report, results, sweep, timing
+from isonomy.bench import cluster, data, plan, records, report, results, sweep, timing
 from isonomy.bench._compat import repair_torchvision
 from isonomy.bench.progress import Progress, plural, table
 
@@ -17,17 +17,24 @@ SAMPLES = "samples.json"
 
 
 def compare(
-    flags: Mapping[str, Any], out: Path, jobs: int, resume: bool, console: Console, load: sweep.Load = data.load
+    flags: Mapping[str, Any],
+    out: Path,
+    jobs: int,
+    resume: bool,
+    console: Console,
+    load: sweep.Load = data.load,
+    timed: bool = True,
 ) -> list[sweep.Failure]:
     """Plans a sweep, runs what is left of it, and writes its tables and report.
 
     Args:
-        flags: As for ``plan.resolve``.
+        flags: As for ``plan.resolve`` and ``cluster.executor``.
         out: The sweep's folder.
         jobs: Cells at a time.
         resume: Whether what the flags leave open comes from the folder.
         console: Where progress and tables are printed.
         load: Finds data sets.
+        timed: Whether a step of every method is timed before the training.
 
     Returns:
         Why cells have failed, if any have.
@@ -57,9 +64,12 @@ def compare(
         console.print(note, highlight=False, markup=False)
     if repair_torchvision():
         console.print("torchvision does not match this torch build; install both from one index to have its operators.")
-    timing.update(out, plan.timed(wanted, load), load, lambda count: console.print(f"timing {plural(count, 'method')}"))
-    with Progress(console, out, left, problem) as progress:
-        failures = sweep.run(left, out, jobs, progress, load)
+    if timed:
+        timing.update(
+            out, plan.timed(wanted, load), load, lambda count: console.print(f"timing {plural(count, 'method')}")
+        )
+    with cluster.executor(flags, out, jobs, left) as execute, Progress(console, out, left, problem) as progress:
+        failures = sweep.run(left, out, jobs, progress, load, execute)
     found = write(out, load)
     console.print(table(found, console.is_terminal))
     console.print(f"{out / results.REPORT}", highlight=False, markup=False, soft_wrap=True)

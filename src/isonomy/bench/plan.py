@@ -8,9 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from isonomy.bench import architectures, choice, data, methods, records
+from isonomy.bench import architectures, choice, data, hardware, methods, records
 from isonomy.bench.architectures import Design
 from isonomy.bench.cell import Cell, single
 from isonomy.bench.recipe import Recipe
@@ -18,7 +16,6 @@ from isonomy.errors import IsonomyError, unknown
 
 FILE = "plan.json"
 DEFAULT_METHODS = ("ew", "uw", "imtl", "db_mtl")
-DEVICES = ("auto", "cpu", "cuda")
 LEVELS = (architectures.FEATURES, architectures.PARAMETERS, architectures.LAST_LAYER)
 # What single-task training means for an architecture: one task in the same architecture, or in a plain encoder with a
 # head, which flatters an architecture by what its other parts are worth.
@@ -47,6 +44,9 @@ class Plan:
         weights: File with the backbone's weights; None for random ones.
         baseline: What single-task networks are: ``"matched"``, of the same architecture, or ``"plain"``.
         scales: What the losses of some tasks are multiplied by, as if they were measured in another unit.
+        observe: What is measured beside the training of balancers: ``"feature_distance"``, or None.
+        devices: On how many devices of a machine each cell trains.
+        precision: Of Fabric: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
         samples: How many samples each split has, of data whose files the user has.
     """
 
@@ -66,6 +66,9 @@ class Plan:
     weights: str | None = None
     baseline: str = BASELINES[0]
     scales: dict[str, float] = field(default_factory=dict)
+    observe: str | None = None
+    devices: int = 1
+    precision: str = "32-true"
     samples: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -81,8 +84,8 @@ def resolve(flags: Mapping[str, Any], out: Path, resume: bool, load: Load = data
 
     Args:
         flags: ``data``, ``architecture``, ``backbone``, ``head``, ``weights``, ``baseline``, ``tasks``, ``methods``,
-            ``seeds``, ``level``, ``device``, ``trials``, ``scales`` and those of a ``Recipe``; None where the user gave
-            none.
+            ``seeds``, ``level``, ``trials``, ``scales``, ``observe``, those of ``hardware.chosen`` and those of a
+            ``Recipe``; None where the user gave none.
         out: The sweep's folder.
         resume: Whether what the user left out comes from the folder; else from the defaults.
         load: Finds data sets.
@@ -159,7 +162,8 @@ def _validated(given: Mapping[str, Any], load: Load) -> Plan:
         tasks=tasks,
         recipe=recipe,
         level=level,
-        device=_device(given.get("device", "cpu")),
+        **hardware.chosen(given, wanted, problem),
+        observe=choice.observer(given.get("observe"), wanted, problem, network),
         methods=wanted,
         seeds=given.get("seeds", 3),
         trials=choice.trials(given.get("trials"), wanted),
@@ -175,15 +179,6 @@ def _scales(given: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float
         if not 0 < scale < inf:
             raise IsonomyError(f"--scales has {scale:g} for task {task!r}: it must be positive.")
     return dict(given)
-
-
-def _device(name: str) -> str:
-    if name not in DEVICES:
-        raise unknown("device", name, DEVICES)
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise IsonomyError("Device 'cuda' is not available here: use --device cpu, or auto.")
-    return name if name != "auto" else "cuda" if available else "cpu"
 
 
 def _joined(stored: Plan, wanted: Plan, out: Path) -> Plan:
@@ -225,7 +220,7 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
         "data": plan.data,
         "data_version": plan.data_version,
         **asdict(plan.recipe),
-        "device": plan.device,
+        **{name: getattr(plan, name) for name in ("device", "devices", "precision")},
     }
     singles = [(single(task), "ew", [task]) for task in plan.tasks]
     multi = [(method, method, list(plan.tasks)) for method in plan.methods]
@@ -238,6 +233,7 @@ def cells(plan: Plan, load: Load = data.load) -> list[Cell]:
                 "level": choice.usable_level(named.method, named.level or plan.level, levels),
                 "seed": seed,
                 "scales": [plan.scales.get(task, 1.0) for task in tasks],
+                "observe": plan.observe if name == trained_by and named.method.stages else None,
             }
             design = asdict(network if name == trained_by else alone)
             result.append(Cell(name, seed, {**common, **design, **own, **_trained_by(named, plan, seed)}))
@@ -285,7 +281,7 @@ def timed(plan: Plan, load: Load = data.load) -> list[Cell]:
         load: Finds data sets.
     """
     wanted = tuple(dict.fromkeys(["ew", *plan.methods]))
-    every = cells(replace(plan, methods=wanted, seeds=1), load)
+    every = cells(replace(plan, methods=wanted, seeds=1, observe=None), load)
     # A search has no step of its own: it makes whole trainings of plain steps.
     return [cell for cell in every if cell.method in wanted and cell.procedure != choice.SEARCH]
 

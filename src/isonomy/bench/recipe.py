@@ -84,11 +84,6 @@ class Recipe:
         options = read(self.schedule, defaults_of(schedule), f"schedule {name}")
         return float(schedule(self.learning_rate, epoch, self.epochs, improved, **options))
 
-    def tests_after(self, epoch: int) -> bool:
-        """Whether the model is tested after an epoch, from 0: the last one's always is."""
-        in_all = {LAST: 1, BEST_VAL: 1, MEAN_LAST_10: 10, BEST_TEST: self.epochs}[self.select]
-        return epoch >= self.epochs - in_all
-
 
 def constant(start: float, epoch: int, epochs: int, improved: Sequence[bool]) -> float:
     """It stays."""

@@ -20,17 +20,23 @@ from typing import IO, Any
 
 import torch
 
+from isonomy.bench import parts
 from isonomy.errors import IsonomyError
 
 CONFIG, METRICS, CHECKPOINT, ERROR = "config.json", "metrics.jsonl", "checkpoint.pt", "error.txt"
 BEST = "best.pt"
-CHECKPOINT_KEYS = {"epoch", "model", "optimizers", "balancer", "procedure"}
+CHECKPOINT_KEYS = {"epoch", "model", "optimizers", "balancer", "procedure", "precision"}
 
 Json = dict[str, Any]
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside its place and moves it there, so that a reader sees the old one or the new one, whole."""
+    """Writes a file beside its place and moves it there, so that a reader sees the old one or the new one, whole.
+
+    Of several processes that train one network, which all have the same to say, the first one does.
+    """
+    if parts.rank():
+        return
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -106,7 +112,7 @@ def save_checkpoint(path: Path, state: Json) -> None:
 
     Args:
         path: Where.
-        state: ``epoch``, ``model``, ``optimizers``, ``balancer`` and ``procedure``.
+        state: ``epoch``, ``model``, ``optimizers``, ``balancer``, ``procedure`` and ``precision``.
     """
     replace(path, lambda file: torch.save(state, file))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from isonomy.bench import choice, data, pictures, records
+from isonomy.bench import choice, data, pictures, processes, records
 from isonomy.bench.cell import Cell
 from isonomy.bench.trainer import Trainer
 from isonomy.bench.training import test, train
@@ -31,7 +32,7 @@ def run_cell(
     load: Callable[[str], data.Problem] = data.load,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> None:
-    """Trains a cell to its end, from where it was left.
+    """Trains a cell to its end, from where it was left, in as many processes as it wants devices.
 
     Args:
         cell: What to train.
@@ -39,6 +40,14 @@ def run_cell(
         load: Finds data sets.
         on_epoch: Called with the number of epochs done: at the start, and after each.
     """
+    if cell.config["devices"] > 1:
+        processes.launch(partial(_complete, cell, out, load), cell, on_epoch)
+    else:
+        _complete(cell, out, load, on_epoch)
+
+
+def _complete(cell: Cell, out: Path, load: Callable[[str], data.Problem], on_epoch: Callable[[int], None]) -> None:
+    """As ``run_cell``, in each of the processes."""
     folder = out / cell.name
     problem = load(cell.config["data"])
     with one_thread():
@@ -52,7 +61,7 @@ def run_cell(
             trained_in, lines = folder, train(trainer, folder, on_epoch)
         # Only after training; the last epoch's line with its result makes the cell finished.
         test(trainer, trained_in, lines)
-        pictures.save(folder, problem.pictures(trainer.model, cell.tasks))
+        pictures.save(folder, problem.pictures(trainer.judged, cell.tasks))
         records.write_lines(folder / records.METRICS, lines)
     # A finished training needs its optimisers no longer, which are twice as large as the model.
     state = records.load_checkpoint(folder)

@@ -2,74 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Protocol
 
-from isonomy.bench import data, records
+from isonomy.bench import data, pool
+from isonomy.bench.attempt import Failure, Listener, Load
 from isonomy.bench.cell import Cell
-from isonomy.bench.runner import run_cell
-from isonomy.errors import IsonomyError
 
-Load = Callable[[str], data.Problem]
+__all__ = ["Execute", "Failure", "Listener", "Load", "run"]
 
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a cell has no result.
-
-    Attributes:
-        reason: In one line.
-        refused: Whether the input was at fault, and not the code or the machine.
-    """
-
-    reason: str
-    refused: bool = False
+# Runs cells that do not wait for each other, as ``pool.run`` does.
+Execute = Callable[[Sequence[Cell], Path, int, Listener, Load], list[Failure]]
 
 
-class Listener(Protocol):
-    """Hears of a sweep's progress."""
-
-    def epoch(self, cell: Cell, done: int) -> None:
-        """A cell has done so many epochs; the first call says that it has begun."""
-
-    def finished(self, cell: Cell) -> None:
-        """A cell has its test metrics."""
-
-    def failed(self, cell: Cell, reason: str) -> None:
-        """A cell cannot be finished."""
-
-
-def attempt(cell: Cell, out: Path, load: Load, on_epoch: Callable[[int], None]) -> Failure | None:
-    """Runs a cell and stores the traceback if it fails.
-
-    Args:
-        cell: What to train.
-        out: The sweep's folder.
-        load: Finds data sets.
-        on_epoch: Called with the number of epochs done.
-
-    Returns:
-        Why it failed; None if it did not.
-    """
-    try:
-        run_cell(cell, out, load, on_epoch)
-    except Exception as error:  # a cell may fail in any way; the others go on
-        (out / cell.name).mkdir(parents=True, exist_ok=True)
-        records.write_text(out / cell.name / records.ERROR, traceback.format_exc())
-        return Failure(" ".join(str(error).split()) or type(error).__name__, isinstance(error, IsonomyError))
-    return None
-
-
-def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load = data.load) -> list[Failure]:
+def run(
+    cells: Sequence[Cell],
+    out: Path,
+    jobs: int,
+    listener: Listener,
+    load: Load = data.load,
+    execute: Execute = pool.run,
+) -> list[Failure]:
     """Runs the cells that are left.
 
     Args:
@@ -78,6 +31,7 @@ def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: L
         jobs: How many at a time; 1 stays in this process.
         listener: Hears of the progress.
         load: Finds data sets; must be importable by name when there are several jobs.
+        execute: Where they run.
 
     Returns:
         The failures.
@@ -85,98 +39,5 @@ def run(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: L
     failures: list[Failure] = []
     # Those that learn from single-task runs come when these are over.
     for wave in ([cell for cell in cells if not cell.waits], [cell for cell in cells if cell.waits]):
-        if jobs > 1 and len(wave) > 1:
-            failures += _run_in_processes(wave, out, jobs, listener, load)
-            continue
-        for cell in wave:
-            failure = attempt(cell, out, load, lambda done, cell=cell: listener.epoch(cell, done))  # type: ignore[misc]
-            failures += _tell(listener, cell, failure)
+        failures += execute(wave, out, jobs, listener, load)
     return failures
-
-
-def _tell(listener: Listener, cell: Cell, failure: Failure | None) -> list[Failure]:
-    if failure is None:
-        listener.finished(cell)
-        return []
-    listener.failed(cell, failure.reason)
-    return [failure]
-
-
-def _run_in_processes(cells: Sequence[Cell], out: Path, jobs: int, listener: Listener, load: Load) -> list[Failure]:
-    """As ``run``, in worker processes.
-
-    A worker that dies takes its pool with it. Which of the cells that had begun killed it is not known, so each of them
-    is tried again alone; the others get a new pool.
-    """
-    failures: list[Failure] = []
-    batches = [(list(cells), jobs)]
-    while batches:
-        batch, workers = batches.pop(0)
-        failed, begun, unfinished = _run_pool(batch, out, workers, listener, load)
-        failures += failed
-        suspects = [cell for cell in unfinished if cell.name in begun]
-        if len(batch) == 1 or not suspects:
-            for cell in unfinished:
-                reason = "its process was killed, perhaps for want of memory; try fewer --jobs"
-                (out / cell.name).mkdir(parents=True, exist_ok=True)
-                records.write_text(out / cell.name / records.ERROR, reason + "\n")
-                failures += _tell(listener, cell, Failure(reason))
-            continue
-        batches += [([cell], 1) for cell in suspects]
-        if rest := [cell for cell in unfinished if cell.name not in begun]:
-            batches.append((rest, jobs))
-    return failures
-
-
-def _run_pool(
-    cells: Sequence[Cell], out: Path, workers: int, listener: Listener, load: Load
-) -> tuple[list[Failure], set[str], list[Cell]]:
-    """Runs cells in a pool: which failed, which had begun, and which are not over because the pool broke."""
-    context = multiprocessing.get_context("spawn")
-    events: SimpleQueue[tuple[str, int]] = context.SimpleQueue()
-    by_name = {cell.name: cell for cell in cells}
-    begun: set[str] = set()
-    unfinished: list[Cell] = []
-    failures: list[Failure] = []
-    with ProcessPoolExecutor(min(workers, len(cells)), context, _prepare, (events,)) as pool:
-        try:
-            running = {pool.submit(_attempt, cell, out, load): cell for cell in cells}
-            while running:
-                done, _ = wait(running, timeout=0.2)
-                while not events.empty():
-                    name, epochs = events.get()
-                    begun.add(name)
-                    listener.epoch(by_name[name], epochs)
-                for future in done:
-                    cell = running.pop(future)
-                    try:
-                        failures += _tell(listener, cell, future.result())
-                    except BrokenProcessPool:
-                        unfinished.append(cell)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    return failures, begun, unfinished
-
-
-_events: SimpleQueue[tuple[str, int]]
-
-
-def _prepare(events: SimpleQueue[tuple[str, int]]) -> None:
-    """In a worker: remembers where to report, and ends with the parent, so that nothing trains on behind a kill."""
-    global _events  # noqa: PLW0603 - the one thing a worker is handed at its start
-    _events = events
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _attempt(cell: Cell, out: Path, load: Load) -> Failure | None:
-    return attempt(cell, out, load, lambda done: _events.put((cell.name, done)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ REFERENCE = "ew"
 
 
 def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.load) -> dict[str, float]:
-    """Median seconds a step of every method, on one thread, interleaved step by step.
+    """Median seconds a step of every method, on one thread and device, interleaved step by step.
 
     A method that cannot make the steps is left out; its cell will say why.
 
@@ -37,7 +38,8 @@ def measure(cells: Sequence[Cell], load: Callable[[str], data.Problem] = data.lo
         trainers: dict[str, Trainer] = {}
         for cell in cells:
             with suppress(Exception):  # whatever it is, the cell meets it again and reports it
-                trainers[cell.method] = Trainer(cell, load(cell.config["data"]))
+                alone = replace(cell, config={**cell.config, "devices": 1})
+                trainers[cell.method] = Trainer(alone, load(cell.config["data"]))
         # One step's at a time: those of fifty methods together would not fit in memory.
         batches = {name: chain.from_iterable(map(trainer.begin, repeat(0))) for name, trainer in trainers.items()}
         start = time.perf_counter()
@@ -73,15 +75,31 @@ def ratios(out: Path) -> dict[str, float]:
     Raises:
         IsonomyError: The file is damaged.
     """
+    return _stored(out, "ratio")
+
+
+def seconds(out: Path) -> dict[str, float]:
+    """Seconds a step, as stored in a folder; empty when none were taken.
+
+    Args:
+        out: The sweep's folder.
+
+    Raises:
+        IsonomyError: The file is damaged.
+    """
+    return _stored(out, "seconds")
+
+
+def _stored(out: Path, what: str) -> dict[str, float]:
     path = out / FILE
     if not path.exists():
         return {}
     remedy = f"delete {path} and the steps are timed again"
     stored = records.read_json(path, remedy)
     try:
-        return {name: float(entry["ratio"]) for name, entry in stored.items()}
+        return {name: float(entry[what]) for name, entry in stored.items()}
     except (TypeError, KeyError, ValueError):
-        raise records.damaged(path, "an entry has no ratio", remedy) from None
+        raise records.damaged(path, f"an entry has no {what}", remedy) from None
 
 
 def update(
@@ -104,10 +122,10 @@ def update(
     if not missing:
         return
     on_start(len(missing))
-    seconds = measure([cell for cell in cells if cell in missing or cell.method == REFERENCE], load)
-    reference = seconds.get(REFERENCE)
+    taken = measure([cell for cell in cells if cell in missing or cell.method == REFERENCE], load)
+    reference = taken.get(REFERENCE)
     if reference is None:
         return
-    for name, value in seconds.items():
+    for name, value in taken.items():
         stored.setdefault(name, {"seconds": value, "ratio": value / reference})
     records.write_json(path, stored)

@@ -9,11 +9,10 @@ from itertools import count
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import isonomy
-from isonomy.bench import data, procedures, records
+from isonomy.bench import data, procedures, processes, records
 from isonomy.bench.architectures import FEATURES, LAST_LAYER
 from isonomy.bench.aside import Aside
 from isonomy.bench.cell import Cell
@@ -35,7 +34,7 @@ class Trainer:
         self.cell, self.problem, self.recipe = cell, problem, cell.recipe
         # Of each epoch that is over, whether it was the best so far.
         self.improved: list[bool] = []
-        self.fabric = Fabric(accelerator=cell.config["device"], devices=1)
+        self.fabric = processes.fabric(cell)
         self.network = problem.network(cell.design, cell.tasks, cell.seed)
         self.balancer = self._balancer().to(self.fabric.device)
         for stage in self.balancer.stages:
@@ -44,6 +43,9 @@ class Trainer:
                 self.network.between = stage.rotate
         optimizers = self._model_optimizers()
         self.model, *self.optimizers = self.fabric.setup(self.network, *optimizers)
+        self.judged = processes.Judged(self.network, self.fabric.strategy.precision)
+        # Float16's, which knows what to scale losses by.
+        self.scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         self.aside = Aside(self.network)
         self.rates: list[Callable[[int], float]] = [self.rate] * len(optimizers)
         self.procedure = procedures.make(self)
@@ -202,23 +204,38 @@ class Trainer:
             shared=self.shared(feature),
             probe=self.last_layer() if self.cell.config["level"] == LAST_LAYER else None,
             retain_graph=bool(further),
+            grad_scaler=self.scaler,
         )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.fabric.backward(sum(further, loss))
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self._update()
         if self.hears_losses:
             with torch.no_grad():
                 self.balancer.step_end(torch.stack([self.losses_at({}, batch) for batch in batches]).mean(0))
         return torch.stack([value.detach() for value in losses.values()])
 
-    def evaluate(self, split: str) -> dict[str, dict[str, float]]:
-        """Every metric of every task of the cell on a split."""
-        self.model.eval()
-        return self.problem.evaluate(self.model, self.cell.tasks, split)
+    def _update(self) -> None:
+        """Steps all optimisers, under one scale of the losses where there is one."""
+        if self.recipe.clip:
+            for optimizer in self.optimizers:
+                self.fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        if self.scaler is None:
+            for optimizer in self.optimizers:
+                optimizer.step()
+            return
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer.optimizer)
+        self.scaler.update()
+
+    def evaluate(self, split: str, thorough: bool = True) -> dict[str, dict[str, float]]:
+        """Every metric of every task of the cell on a split; see ``Problem``."""
+        self.judged.eval()
+        processes.share_buffers(self.network)
+        found = self.problem.evaluate(self.judged, self.cell.tasks, split, thorough)
+        # What follows from the metrics has to be the same everywhere, to the last bit.
+        return self.fabric.broadcast(found)
 
     @property
     def up(self) -> dict[str, dict[str, bool]]:
@@ -239,6 +256,7 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "balancer": self.balancer.state_dict(),
             "procedure": self.procedure.state(),
+            "precision": self.fabric.strategy.precision.state_dict(),
         }
 
     def restore(self, state: records.Json) -> None:
@@ -248,3 +266,4 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.balancer.load_state_dict(state["balancer"])
         self.procedure.load(state["procedure"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])

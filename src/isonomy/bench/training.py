@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from isonomy import engine
-from isonomy.bench import records
+from isonomy.bench import processes, records
 from isonomy.bench.architectures import LAST_LAYER
 from isonomy.bench.delta import average
-from isonomy.bench.recipe import BEST_VAL, best
+from isonomy.bench.recipe import BEST_TEST, BEST_VAL, MEAN_LAST_10, best
 from isonomy.bench.seeds import key
 from isonomy.bench.trainer import Feature, Trainer
+from isonomy.distributed import mean
 
 # Steps between two looks at the gradients. A look costs a backward pass a task through what is not shared.
 LOOK_EVERY = 20
+# What the best model is the best of.
+WATCHED = {BEST_VAL: "validation", BEST_TEST: "watched"}
 
 
 def train_epoch(trainer: Trainer, number: int) -> records.Json:
@@ -53,7 +56,7 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
     steps = 0
     trainer.model.train()
     # A draw from torch's own generator, wherever it comes from, depends on the epoch and not on the ones before.
-    torch.manual_seed(key(cell.seed, "epoch", number))
+    torch.manual_seed(key(cell.seed, *processes.own_draws("epoch", number)))
     for steps, batches in enumerate(trainer.begin(number), start=1):
         looking = steps % LOOK_EVERY == 1
         total += trainer.step(batches, look if looking else None)
@@ -67,6 +70,7 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
                 looks["alignment"].append(looks["gramian"][0].alignment(weights.double()).tolist())
         if problem.trace_every and steps % problem.trace_every == 0:
             trace.append(problem.trace(trainer.network))
+    mean(total)
     line: records.Json = {
         "epoch": number + 1,
         "train_losses": dict(zip(cell.tasks, (total / steps).tolist(), strict=True)),
@@ -78,6 +82,7 @@ def train_epoch(trainer: Trainer, number: int) -> records.Json:
         line[name] = _mean_matrix(looks[name])
     if trace:
         line["trace"] = trace
+    line |= trainer.procedure.record()
     line["seconds"] = time.perf_counter() - began
     return line
 
@@ -107,19 +112,21 @@ def train(trainer: Trainer, folder: Path, on_epoch: Callable[[int], None]) -> li
     lines = records.read_metrics(folder)[:done]
     trainer.improved = [line["improved"] for line in lines]
     on_epoch(done)
-    recipe = trainer.recipe
+    recipe, watched = trainer.recipe, WATCHED.get(trainer.recipe.select, "validation")
     for epoch in range(done, recipe.epochs):
         line = train_epoch(trainer, epoch)
         lines.append(line)
         if "val" in trainer.problem.splits:
             line["validation"] = trainer.evaluate("val")
-        if recipe.tests_after(epoch) and epoch + 1 < recipe.epochs:
+        if recipe.select == BEST_TEST:
+            line["watched"] = trainer.evaluate("test", thorough=False)
+        if recipe.select == MEAN_LAST_10 and recipe.epochs - 10 <= epoch < recipe.epochs - 1:
             line["test"] = trainer.evaluate("test")  # the last epoch's makes the cell finished
-        line["improved"] = "validation" in line and best([each["validation"] for each in lines], trainer.up) == epoch
+        line["improved"] = watched in line and best([each[watched] for each in lines], trainer.up) == epoch
         trainer.improved.append(line["improved"])
         scores = trainer.scores(line["validation"]) if "validation" in line else None
         trainer.balancer.epoch_end(scores, learning_rate=trainer.rate(epoch + 1))
-        if recipe.select == BEST_VAL and line["improved"]:
+        if recipe.select in WATCHED and line["improved"]:
             records.save_model(folder, trainer.network.state_dict())
         records.write_lines(folder / records.METRICS, lines)
         records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epoch + 1))
@@ -137,19 +144,13 @@ def test(trainer: Trainer, folder: Path, lines: Sequence[records.Json]) -> None:
     """
     recipe, last = trainer.recipe, lines[-1]
     last["test"] = trainer.evaluate("test")
-    match recipe.select:
-        case "mean_last_10":
-            counted = lines[-10:]
-            last["selected"] = {
-                "epochs": [line["epoch"] for line in counted],
-                "test": average([line["test"] for line in counted]),
-            }
-        case "best_test":
-            chosen = lines[best([line["test"] for line in lines], trainer.up)]
-            last["selected"] = {"epochs": [chosen["epoch"]], "test": chosen["test"]}
-        case "best_val":
-            chosen = lines[best([line["validation"] for line in lines], trainer.up)]
-            if chosen is not last:
-                trainer.network.load_state_dict(records.load_model(folder, trainer.fabric.device))
-            tested = last["test"] if chosen is last else trainer.evaluate("test")
-            last["selected"] = {"epochs": [chosen["epoch"]], "test": tested}
+    if recipe.select == MEAN_LAST_10:
+        counted = lines[-10:]
+        epochs = [line["epoch"] for line in counted]
+        last["selected"] = {"epochs": epochs, "test": average([line["test"] for line in counted])}
+    elif recipe.select in WATCHED:
+        chosen = lines[best([line[WATCHED[recipe.select]] for line in lines], trainer.up)]
+        if chosen is not last:
+            trainer.network.load_state_dict(records.load_model(folder, trainer.fabric.device))
+        tested = last["test"] if chosen is last else trainer.evaluate("test")
+        last["selected"] = {"epochs": [chosen["epoch"]], "test": tested}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from isonomy import distributed
 from isonomy.engine.graph import Graph, as_tensors, edge_of, trace
 from isonomy.errors import IsonomyError
 from isonomy.gramian import Gramian, gramian
@@ -184,7 +185,8 @@ def measure(losses: Sequence[Tensor], shared: object) -> Gramian:
         shared: A feature, a module or parameters, as for ``Balancer``.
 
     Returns:
-        Norms (T,) and cosines (T, T) of the gradients of the losses at ``shared``.
+        Norms (T,) and cosines (T, T) of the gradients of the losses at ``shared``; of the whole batch under data
+        parallelism.
 
     Raises:
         IsonomyError: ``shared`` is not a tensor, a module or parameters, or a loss does not reach it.
@@ -195,4 +197,7 @@ def measure(losses: Sequence[Tensor], shared: object) -> Gramian:
             f"shared= is not reached by loss {graph.reached.index(False)}: pass the feature that its head reads."
         )
     with blocked(graph):
-        return Gramian.of(gramian(rows_at(losses, [torch.ones_like(loss) for loss in losses], graph.shared)))
+        rows = rows_at(losses, [torch.ones_like(loss) for loss in losses], graph.shared)
+    if all(tensor.is_leaf for tensor in graph.shared):
+        return Gramian.of(gramian(distributed.mean_rows(rows)))
+    return Gramian.of(distributed.feature_gramian(gramian(rows)))

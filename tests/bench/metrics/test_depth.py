@@ -20,6 +20,7 @@ def test_by_hand():
     assert judged(truth, truth) == {"AErr": 0, "RErr": 0, "RMSE": 0}
     marked = truth.masked_fill(truth == 0, 255)
     assert judged(guess, marked, ignore=255) == judged(guess, truth)
+    assert judged(guess, truth, percent=True) == {**judged(guess, truth), "RErr": 50}
 
 
 def test_only_the_root_mean_square_takes_negative_depths_for_zero():

@@ -122,8 +122,13 @@ class Problem(Protocol):
         The model is called and nothing else: it may be the network, or its forward at other parameters.
         """
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
-        """Value of every metric of every task on the ``"val"`` or ``"test"`` split."""
+    def evaluate(
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
+        """Value of every metric of every task on the ``"val"`` or ``"test"`` split.
+
+        Where that takes minutes, a look that is not thorough may be coarser; one at ``"val"`` never is thorough.
+        """
 
     def pictures(self, model: nn.Module, tasks: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         """A few test images, ``"0-image"``, with their labels, ``"0-seg-truth"``, and predictions, ``"0-seg"``.

@@ -23,7 +23,9 @@ from isonomy.bench import architectures
 from isonomy.bench.architectures import Design
 from isonomy.bench.data import Embedded, Losses, Metric, Task, photos
 from isonomy.bench.data.files import HONEST, PAPER, notes
+from isonomy.bench.data.loading import Sample, loaded
 from isonomy.bench.data.roots import Layout, damaged
+from isonomy.bench.parts import own, turns
 from isonomy.bench.recipe import BEST_VAL, LAST, Recipe
 from isonomy.bench.seeds import order
 from isonomy.errors import IsonomyError, unknown
@@ -170,6 +172,11 @@ class CelebA(Embedded):
         return found
 
     @property
+    def images(self) -> dict[str, int]:
+        """How many images each split has in the release."""
+        return {"train": IMAGES["train"], "test": IMAGES["val"]} if self.split == PAPER else IMAGES
+
+    @property
     def samples(self) -> dict[str, list[str]]:
         """The names of every split's samples."""
         return {split: faces.names for split, faces in self._faces.items()}
@@ -177,8 +184,7 @@ class CelebA(Embedded):
     @property
     def notes(self) -> tuple[str, ...]:
         """In what the splits are not those of the papers."""
-        usual = {"train": IMAGES["train"], "test": IMAGES["val"]} if self.split == PAPER else IMAGES
-        return notes("celeba", {split: self.count(split) for split in usual}, usual)
+        return notes("celeba", {split: self.count(split) for split in self.images}, self.images)
 
     def count(self, split: str) -> int:
         """How many images a split has."""
@@ -186,7 +192,7 @@ class CelebA(Embedded):
             raise IsonomyError(f"Data set {self.name!r} has no split {split!r}: leave split={self.split} out.")
         return len(self._faces[split].names)
 
-    def example(self, split: str, index: int) -> photos.Sample:
+    def example(self, split: str, index: int) -> Sample:
         """An image (3, H, W) and its attributes, 0 or 1, shape (40,), as the network gets them.
 
         Args:
@@ -201,14 +207,15 @@ class CelebA(Embedded):
         return architectures.build(design, dict.fromkeys(tasks, 1), self.size, seed)
 
     def _loaded(self, split: str, chunks: Sequence[Tensor], device: Any) -> Iterator[Batch]:
-        for batch in photos.loaded(partial(self.example, split), chunks, self.workers):
+        batches = [chunk.tolist() for chunk in chunks]
+        for batch in loaded(partial(self.example, split), batches, self.workers):
             yield Batch(batch["image"].to(device), batch["label"].to(device))
 
     def batches(self, seed: int, epoch: int, device: Any, split: str = "train") -> Iterator[Batch]:  # noqa: D102
         visited = order(self.count(split), seed, epoch)
         # A smaller last batch would be weighted like the others, and normalised by few images.
         whole = max(len(visited) // self.batch_size, 1) * self.batch_size
-        yield from self._loaded(split, torch.split(visited[:whole], self.batch_size), device)
+        yield from self._loaded(split, [own(each) for each in torch.split(visited[:whole], self.batch_size)], device)
 
     def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> Losses:  # noqa: D102
         output = model(batch.images)
@@ -222,12 +229,14 @@ class CelebA(Embedded):
         columns = {task.name: column for column, task in enumerate(self.tasks)}
         return {task: batch.labels[:, columns[task]] for task in tasks}
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
+    def evaluate(  # noqa: D102
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
         from isonomy.bench.metrics import Accuracy  # noqa: PLC0415 - seconds that only training has to spend
 
         device = next(model.parameters()).device
         judges = {task: [Accuracy().to(device) for _ in range(3 if self.balanced else 1)] for task in tasks}
-        for batch in self._loaded(split, torch.split(torch.arange(self.count(split)), BLOCK), device):
+        for batch in self._loaded(split, turns(torch.split(torch.arange(self.count(split)), BLOCK)), device):
             with torch.inference_mode():
                 predictions = model(batch.images).predictions
             for task, truth in self._truths(batch, tasks).items():
@@ -236,8 +245,8 @@ class CelebA(Embedded):
                 for judge, chosen in zip(judges[task], (truth >= 0, truth == 0, truth == 1), strict=False):
                     judge.update(logits[chosen], truth[chosen])
         values = {}
-        for task, own in judges.items():
-            accuracy, *halves = (float(judge.compute()["accuracy"]) for judge in own)
+        for task, parts in judges.items():
+            accuracy, *halves = (float(judge.compute()["accuracy"]) for judge in parts)
             values[task] = {"accuracy": accuracy, **({"balanced": fmean(halves)} if halves else {})}
         return values
 

@@ -78,6 +78,7 @@ class Findings:
 
     Attributes:
         counts: Samples of every split.
+        looked: How many have been looked at, of all splits.
         usual: The papers', as far as they are known; those of a split that is not on disk are in ``"train"``.
         ranges: For every split those of every field, of each channel of those with directions.
         damaged: Why samples cannot be read, a sentence each.
@@ -86,6 +87,7 @@ class Findings:
     """
 
     counts: dict[str, int]
+    looked: int
     usual: Mapping[str, int]
     ranges: dict[str, dict[str, Range]]
     damaged: list[str]
@@ -98,21 +100,15 @@ class Findings:
             papers = f" (papers: {self.usual[split]} on disk)" if split in self.usual else ""
             yield f"{split}: {self.counts[split]} samples{papers}"
             for name, found in ranges.items():
-                gone = 1 - found.valid / found.numbers if found.numbers else 0.0
-                yield (
-                    f"  {name:<12} {found.shape:<12} {found.dtype:<8} "
-                    f"{_number(found.least)} to {_number(found.most)}, mean {_number(found.mean)}, none {100 * gone:.3g} %"
-                )
+                gone = 100 * (1 - found.valid / found.numbers) if found.numbers else 0.0
+                values = f"{found.least:.4g} to {found.most:.4g}, mean {found.mean:.4g}, none {gone:.3g} %"
+                yield f"  {name:<12} {found.shape:<12} {found.dtype:<8} {values}"
         yield from self.notes
         yield from (f"Doubtful: {doubt}" for doubt in self.doubts)
         yield from self.damaged[:NAMED]
         if len(self.damaged) > NAMED:
             yield f"... and {len(self.damaged) - NAMED} more."
-        yield f"{len(self.damaged)} of {sum(self.counts.values())} samples are damaged."
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+        yield f"{len(self.damaged)} of {self.looked} samples are damaged."
 
 
 def opened(name: str) -> Any:
@@ -149,8 +145,9 @@ def check(problem: Any, limit: int | None = None, watch: Callable[[Any], Iterabl
         raise IsonomyError(f"--limit is {limit}: it must be at least 1.")
     counts = {split: len(names) for split, names in problem.samples.items()}
     tasks = {task.name: task for task in problem.tasks}
-    found = Findings(counts, getattr(problem, "images", {}), {split: {} for split in counts}, [], [], problem.notes)
     chosen = [(split, index) for split, count in counts.items() for index in spread(count, limit)]
+    ranges: dict[str, dict[str, Range]] = {split: {} for split in counts}
+    found = Findings(counts, len(chosen), getattr(problem, "images", {}), ranges, [], [], problem.notes)
     for split, index in watch(chosen):
         try:
             sample = problem.example(split, index)
@@ -171,7 +168,7 @@ def spread(count: int, limit: int | None) -> list[int]:
         limit: How many are wanted at most; None for all.
     """
     wanted = count if limit is None else min(limit, count)
-    return np.linspace(0, count - 1, wanted).round().astype(int).tolist()
+    return [int(index) for index in np.linspace(0, count - 1, wanted).round()]
 
 
 def _fields(sample: Mapping[str, Any], tasks: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -213,5 +210,5 @@ def _doubts(problem: Any, found: Findings, whole: bool) -> Iterator[str]:
         labels = [ranges[task.name] for ranges in found.ranges.values() if task.name in ranges]
         if isinstance(task, DenseTask) and task.metrics[0].name == "mIoU" and any(each.valid for each in labels):
             last = max(each.most for each in labels)
-            if last < task.outputs - 1:
-                yield f"classes of {task.name} end at {last:g}, and {task.outputs - 1} is the last of {task.outputs}."
+            if 2 * (last + 1) < task.outputs:
+                yield f"labels of {task.name} end at {last:g}: are they those of {task.outputs} classes?"

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from isonomy.bench import architectures, data
 from isonomy.bench.architectures import Design
 from isonomy.bench.losses import resized
+from isonomy.bench.parts import own, turns
 from isonomy.bench.seeds import key, order
+from isonomy.distributed import world_size
 
 # How many test images are kept with their predictions, to be looked at.
 SHOWN = 2
@@ -91,7 +93,7 @@ class Dense(data.Embedded, ABC):
         while done < end:
             turn, first = divmod(done, in_pass)
             visited = torch.split(order(count, seed, turn), self.batch_size)
-            chunks = [chosen.numpy() for chosen in visited[first : min(first + end - done, in_pass)]]
+            chunks = [own(chosen).numpy() for chosen in visited[first : min(first + end - done, in_pass)]]
             trained = (seed, turn) if split == "train" else None
             for batch in self.loaded(split, chunks, trained):
                 yield {name: tensor.to(device) for name, tensor in batch.items()}
@@ -121,7 +123,8 @@ class Dense(data.Embedded, ABC):
         """
         if not self.flip:
             return batch
-        chosen = torch.rand(len(batch["image"]), generator=draws) < 0.5
+        # Drawn for the whole batch, whichever part of it this is.
+        chosen = own(torch.rand(len(batch["image"]) * world_size(), generator=draws)) < 0.5
         mirrors = {task.name: task.mirror for task in self.tasks}
         result = {}
         for name, tensor in batch.items():
@@ -139,11 +142,13 @@ class Dense(data.Embedded, ABC):
             losses[task.name] = torch.stack(terms).sum()
         return data.Losses(losses, output.feature, output.penalty)
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
+    def evaluate(  # noqa: D102
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
         device = next(model.parameters()).device
-        judges = {task.name: task.judge(split == "test").to(device) for task in self._select(tasks)}
+        judges = {task.name: task.judge(thorough and split == "test").to(device) for task in self._select(tasks)}
         chunks = np.array_split(np.arange(self.count(split)), -(-self.count(split) // self.batch_size))
-        for read in self.loaded(split, chunks):
+        for read in self.loaded(split, turns(chunks)):
             batch = {name: tensor.to(device) for name, tensor in read.items()}
             with torch.inference_mode():
                 predictions = model(batch["image"]).predictions

@@ -19,6 +19,7 @@ from torch.nn import functional
 from isonomy.bench.architectures import Design
 from isonomy.bench.architectures.hps import HPS
 from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.parts import own
 from isonomy.bench.recipe import Recipe
 from isonomy.bench.seeds import key, order
 
@@ -186,7 +187,7 @@ class Digits(Embedded):
         data = _on(split, torch.device(device))
         chosen: Tensor
         for chosen in torch.split(order(len(data.left), seed, epoch).to(device), self.batch_size):
-            yield Split(*(tensor[chosen] for tensor in data))
+            yield Split(*(tensor[own(chosen)] for tensor in data))
 
     def losses(self, model: Callable[..., Any], batch: Split, tasks: Sequence[str]) -> Losses:  # noqa: D102
         feature, predictions, *_ = model(batch.images)
@@ -202,7 +203,7 @@ class Digits(Embedded):
         return Losses(losses, feature)
 
     def evaluate(  # noqa: D102
-        self, model: nn.Module, tasks: Sequence[str], split: str
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
     ) -> dict[str, dict[str, float]]:
         from isonomy.bench.metrics import MAE, Accuracy  # noqa: PLC0415 - seconds that only training has to spend
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isonomy.bench.data import Embedded, Losses, Metric, Task
+from isonomy.bench.parts import own, turns
 from isonomy.bench.seeds import key, order
 from isonomy.errors import IsonomyError
 
@@ -111,7 +112,7 @@ class Domains(Embedded, ABC):
         """Whole batches of a domain without end, every turn in another order."""
         for turn in count():
             visited = order(size, key(seed, domain, turn), epoch)
-            yield from torch.split(visited, self.batch_size)[: size // self.batch_size]
+            yield from map(own, torch.split(visited, self.batch_size)[: size // self.batch_size])
 
     def _from(self, domain: str, split: str, chunks: Sequence[Tensor], device: Any, first: int) -> Iterator[Split]:
         return iter(self.loaded(domain, split, chunks[first:], device))
@@ -126,7 +127,9 @@ class Domains(Embedded, ABC):
                 penalties.append(output.penalty)
         return Losses(losses, None, reduce(add, penalties) if penalties else None)
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:  # noqa: D102
+    def evaluate(  # noqa: D102
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
         from isonomy.bench.metrics import Accuracy  # noqa: PLC0415 - seconds that only training has to spend
 
         device = next(model.parameters()).device
@@ -134,7 +137,7 @@ class Domains(Embedded, ABC):
         for task in tasks:
             accuracy = Accuracy().to(device)
             chunks = torch.split(torch.arange(self.count(task, split)), BLOCK)
-            for images, labels in self.loaded(task, split, chunks, device):
+            for images, labels in self.loaded(task, split, turns(chunks), device):
                 with torch.inference_mode():
                     accuracy.update(model(images, [task]).predictions[task], labels)
             values[task] = {"accuracy": float(accuracy.compute()["accuracy"])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from isonomy.bench.data.dense import Batch, Dense
+from isonomy.bench.data.loading import loaded
 from isonomy.bench.data.roots import Layout
 from isonomy.bench.seeds import key
 from isonomy.errors import IsonomyError, unknown
@@ -167,24 +167,16 @@ class Files(Dense):
     def loaded(  # noqa: D102
         self, split: str, chunks: Sequence[NDArray[np.int64]], trained: tuple[int, int] | None = None
     ) -> Iterator[Batch]:
-        reader = _Reader(self, split, trained if self.augment else None)
-        batches = [chosen.tolist() for chosen in chunks]
-        yield from DataLoader(reader, batch_sampler=batches, num_workers=self.workers, collate_fn=_stacked)
+        read = partial(self._prepared, split, trained if self.augment else None)
+        yield from loaded(read, [chosen.tolist() for chosen in chunks], self.workers)
 
-
-class _Reader(Dataset[Sample]):
-    """Samples by position; in training each has draws of its own, so neither order nor processes change it."""
-
-    def __init__(self, data: Files, split: str, trained: tuple[int, int] | None) -> None:
-        self.data, self.split, self.trained = data, split, trained
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.data.example(self.split, index)
-        if self.trained is not None:
-            seed, epoch = self.trained
-            draws = torch.Generator().manual_seed(key(seed, "augmentation", epoch, index))
-            sample = self.data.transformed(sample, draws)
-        return self.data.fitted(sample)
+    def _prepared(self, split: str, trained: tuple[int, int] | None, index: int) -> Sample:
+        """A sample; in training each has draws of its own, so neither order nor processes change it."""
+        sample = self.example(split, index)
+        if trained is not None:
+            seed, epoch = trained
+            sample = self.transformed(sample, torch.Generator().manual_seed(key(seed, "augmentation", epoch, index)))
+        return self.fitted(sample)
 
 
 def _stacked(samples: Sequence[Sample]) -> Batch:

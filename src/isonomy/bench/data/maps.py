@@ -7,6 +7,8 @@
 | ``normals`` | unit vectors (3, H, W), x right, y up, z towards the viewer | 0 |
 | ``edges``, ``saliency`` | 0 or 1, integers (H, W) | 255, in the padding around an image |
 | ``offsets``, ``middles``, ``disparity`` | (C, H, W), in pixels | NaN |
+
+All that tasks are made of can be sent to the processes that read files ahead.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isonomy.bench import losses
@@ -33,7 +37,11 @@ def share(name: str) -> Callable[[Mapping[str, float]], float]:
     Args:
         name: Of the metric.
     """
-    return lambda values: values[name] / 100
+    return partial(_share, name)
+
+
+def _share(name: str, values: Mapping[str, float]) -> float:
+    return values[name] / 100
 
 
 def below(name: str, trivial: float) -> Callable[[Mapping[str, float]], float]:
@@ -43,7 +51,11 @@ def below(name: str, trivial: float) -> Callable[[Mapping[str, float]], float]:
         name: Of the error.
         trivial: What always predicting one number costs, about.
     """
-    return lambda values: min(max(1 - values[name] / trivial, 0.0), 1.0)
+    return partial(_below, name, trivial)
+
+
+def _below(name: str, trivial: float, values: Mapping[str, float]) -> float:
+    return min(max(1 - values[name] / trivial, 0.0), 1.0)
 
 
 def judge(metric: str, **options: Any) -> Callable[[bool], Any]:
@@ -53,13 +65,13 @@ def judge(metric: str, **options: Any) -> Callable[[bool], Any]:
         metric: Its name.
         options: Its own.
     """
+    return partial(_judge, metric, options)
 
-    def make(thorough: bool) -> Any:
-        from isonomy.bench import metrics  # noqa: PLC0415 - torchmetrics takes a second
 
-        return getattr(metrics, metric)(**options)
+def _judge(metric: str, options: Mapping[str, Any], thorough: bool) -> Any:
+    from isonomy.bench import metrics  # noqa: PLC0415 - torchmetrics takes a second
 
-    return make
+    return getattr(metrics, metric)(**options)
 
 
 def classes(
@@ -110,10 +122,14 @@ def distance(
         outputs=1,
         loss=losses.l1,
         judge=judge("Depth", percent=percent),
-        # Black is for what has no depth, which a prediction always has.
-        picture=lambda depth: show(depth.clamp_min(1e-6)),
+        picture=partial(_everywhere, show),
         paint=show,
     )
+
+
+def _everywhere(show: Callable[[Tensor], NDArray[np.uint8]], depth: Tensor) -> NDArray[np.uint8]:
+    # Black is for what has no depth, which a prediction always has.
+    return show(depth.clamp_min(1e-6))
 
 
 def leftwards(vectors: Tensor) -> Tensor:
@@ -142,7 +158,7 @@ def normals(
         metrics: ``ANGLE``, ``ANGLES`` or ``COSINE``.
         loss: Of a prediction and the labels.
     """
-    score = (lambda values: max(values["cosine"], 0.0)) if metrics == COSINE else below(metrics[0].name, TRIVIAL_ANGLE)
+    score = _cosine if metrics == COSINE else below(metrics[0].name, TRIVIAL_ANGLE)
     return DenseTask(
         "normal",
         metrics,
@@ -156,6 +172,10 @@ def normals(
     )
 
 
+def _cosine(values: Mapping[str, float]) -> float:
+    return max(values["cosine"], 0.0)
+
+
 def edges(thresholds: int = 99, **options: Any) -> DenseTask:
     """Edges.
 
@@ -163,20 +183,20 @@ def edges(thresholds: int = 99, **options: Any) -> DenseTask:
         thresholds: On the test split; validation takes a few.
         options: Of the metric ``Edges``: its tolerance and what belongs to it.
     """
-
-    def make(thorough: bool) -> Any:
-        return judge("Edges", thresholds=thresholds if thorough else QUICK, **options)(thorough)
-
     return DenseTask(
         "edge",
         (Metric("odsF", up=True, unit="%"),),
         share("odsF"),
         outputs=1,
         loss=losses.edges,
-        judge=make,
+        judge=partial(_edges, thresholds, options),
         picture=colours.logit,
         paint=colours.mask,
     )
+
+
+def _edges(thresholds: int, options: Mapping[str, Any], thorough: bool) -> Any:
+    return judge("Edges", thresholds=thresholds if thorough else QUICK, **options)(thorough)
 
 
 def saliency() -> DenseTask:
@@ -214,12 +234,16 @@ def offsets(
         (Metric("L1", up=False, unit="px"),),
         below("L1", trivial),
         outputs=outputs,
-        loss=lambda prediction, target: losses.l1(prediction, target, ~target.isnan().any(1)),
+        loss=_known,
         judge=judge("L1"),
         picture=paint,
         paint=paint,
         mirror=mirror,
     )
+
+
+def _known(prediction: Tensor, target: Tensor) -> Tensor:
+    return losses.l1(prediction, target, ~target.isnan().any(1))
 
 
 def middles(trivial: float, farthest: float) -> DenseTask:
@@ -239,7 +263,11 @@ def disparity(trivial: float, farthest: float) -> DenseTask:
         trivial: What always predicting one number costs.
         farthest: Where the colours of pictures end.
     """
-    return offsets("disp", 1, trivial, lambda shift: colours.distance(shift.clamp_min(1e-6).nan_to_num(0), farthest))
+    return offsets("disp", 1, trivial, partial(_shift, farthest))
+
+
+def _shift(farthest: float, shift: Tensor) -> NDArray[np.uint8]:
+    return colours.distance(shift.clamp_min(1e-6).nan_to_num(0), farthest)
 
 
 def without_people(parts: Tensor) -> Tensor:

@@ -101,12 +101,11 @@ nyud4/
 
     @cached_property
     def _endings(self) -> tuple[str, str]:
-        """Of images, and of normals and edges."""
-        for first in self._list("train")[:1]:
-            for image, label in PACKAGINGS.items():
-                if (self.root / "images" / (first + image)).exists():
-                    return image, label
-        return next(iter(PACKAGINGS.items()))
+        """Of images, and of normals and edges: the first image tells."""
+        folder = self.root / "images"
+        self.layout.require(folder)
+        first = min((path for path in folder.iterdir() if path.suffix in PACKAGINGS), default=folder / "0.png")
+        return first.suffix, PACKAGINGS[first.suffix]
 
     def sample(self, split: str, name: str, index: int) -> Sample:  # noqa: D102
         image_ending, label_ending = self._endings

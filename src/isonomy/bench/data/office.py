@@ -21,6 +21,7 @@ from isonomy.bench.architectures import Design
 from isonomy.bench.data import Task, photos
 from isonomy.bench.data.domains import Domains, Split, cut, domain_task
 from isonomy.bench.data.files import notes
+from isonomy.bench.data.loading import Sample, loaded
 from isonomy.bench.data.roots import Layout, damaged
 from isonomy.bench.recipe import BEST_VAL, Recipe
 from isonomy.bench.seeds import key
@@ -48,7 +49,7 @@ class Office(Domains):
 
     Attributes:
         layout: What the folder has to look like.
-        images: How many images each domain has in the papers, to train on, to validate and to test.
+        domains: How many images each has in the papers, to train on, to validate and to test.
         classes: How many there are.
         inside: The folder between a domain's and those of its classes.
         size: Height and width that the images are brought to.
@@ -58,7 +59,7 @@ class Office(Domains):
 
     options: ClassVar[tuple[str, ...]] = ("size", "batch_size", "workers")
     layout: ClassVar[Layout]
-    images: ClassVar[dict[str, tuple[int, int, int]]]
+    domains: ClassVar[dict[str, tuple[int, int, int]]]
     classes: ClassVar[int]
     inside: ClassVar[str] = "."
 
@@ -72,7 +73,7 @@ class Office(Domains):
 
     def __post_init__(self) -> None:
         photos.check_options(self.layout.name, self.size, self.batch_size, self.workers)
-        self.tasks = tuple(domain_task(domain.lower()) for domain in self.images)
+        self.tasks = tuple(domain_task(domain.lower()) for domain in self.domains)
 
     @cached_property
     def root(self) -> Path:
@@ -83,17 +84,17 @@ class Office(Domains):
         """A domain's folder below the root: Office-Home's archive has a space in one that lists have an underscore in.
 
         Args:
-            domain: As in ``images``.
+            domain: As in ``domains``.
         """
         return next((name for name in (domain, domain.replace("_", " ")) if (self.root / name).is_dir()), domain)
 
     @cached_property
     def _photos(self) -> dict[str, dict[str, list[Photo]]]:
         """For each split and each task its images."""
-        lists = {split: {domain: self.root / f"{domain}_{split}.txt" for domain in self.images} for split in SPLITS}
+        lists = {split: {domain: self.root / f"{domain}_{split}.txt" for domain in self.domains} for split in SPLITS}
         every = [path for own in lists.values() for path in own.values()]
         missing = [path for path in every if not path.is_file()]
-        self.layout.require(*(self.root / self.folder(domain) / self.inside for domain in self.images))
+        self.layout.require(*(self.root / self.folder(domain) / self.inside for domain in self.domains))
         if not missing:
             found = {
                 split: {each: self._listed(each, path) for each, path in own.items()} for split, own in lists.items()
@@ -133,7 +134,7 @@ class Office(Domains):
 
     def _dealt(self) -> dict[str, dict[str, list[Photo]]]:
         """Of every class of every domain 60 % to train, 20 % to validate and the rest to test, the same ones always."""
-        folders = {domain: self.root / self.folder(domain) / self.inside for domain in self.images}
+        folders = {domain: self.root / self.folder(domain) / self.inside for domain in self.domains}
         labels = {
             name: label
             for label, name in enumerate(sorted({path.name for own in folders.values() for path in _folders(own)}))
@@ -152,6 +153,11 @@ class Office(Domains):
         return found
 
     @property
+    def images(self) -> dict[str, int]:
+        """How many images each split has in the papers, those of all domains together."""
+        return dict(zip(SPLITS, map(sum, zip(*self.domains.values(), strict=True)), strict=True))
+
+    @property
     def samples(self) -> dict[str, list[str]]:
         """The names of every split's samples, domain after domain."""
         return {split: [photo.path for photo in own] for split, own in self._every.items()}
@@ -160,11 +166,11 @@ class Office(Domains):
     def notes(self) -> tuple[str, ...]:
         """In what the splits are not those of the papers."""
         usual, found = {}, {}
-        for domain, counts in self.images.items():
+        for domain, counts in self.domains.items():
             for split, count in zip(SPLITS, counts, strict=True):
                 usual[f"{split} of {domain}"] = count
                 found[f"{split} of {domain}"] = self.count(domain.lower(), split)
-        lists = self.root / f"{next(iter(self.images))}_train.txt"
+        lists = self.root / f"{next(iter(self.domains))}_train.txt"
         own = f"Splits of {self.layout.name} are Isonomy's own, as {lists.name} and the other lists are not there."
         return (*notes(self.layout.name, found, usual), *(() if lists.is_file() else (own,)))
 
@@ -175,7 +181,7 @@ class Office(Domains):
     def count(self, domain: str, split: str) -> int:  # noqa: D102
         return len(self._photos[split][domain])
 
-    def example(self, split: str, index: int) -> photos.Sample:
+    def example(self, split: str, index: int) -> Sample:
         """An image (3, H, W) and its class, as the network gets them.
 
         Args:
@@ -189,10 +195,10 @@ class Office(Domains):
         return architectures.build(design, dict.fromkeys(tasks, self.classes), self.size, seed)
 
     def loaded(self, domain: str, split: str, chunks: Sequence[Tensor], device: Any) -> Iterator[Split]:  # noqa: D102
-        domains = list(self._photos[split])
-        first = sum(self.count(before, split) for before in domains[: domains.index(domain)])
-        shifted = [chunk + first for chunk in chunks]
-        for batch in photos.loaded(partial(self.example, split), shifted, self.workers):
+        tasks = list(self._photos[split])
+        first = sum(self.count(before, split) for before in tasks[: tasks.index(domain)])
+        shifted = [(chunk + first).tolist() for chunk in chunks]
+        for batch in loaded(partial(self.example, split), shifted, self.workers):
             yield Split(batch["image"], batch["label"]).to(device)
 
 
@@ -211,7 +217,7 @@ class Office31(Office):
         + LISTS.format(domain="amazon", last=30),
         "Get the archive of the original images from the authors' project page and unpack it.",
     )
-    images: ClassVar[dict[str, tuple[int, int, int]]] = {
+    domains: ClassVar[dict[str, tuple[int, int, int]]] = {
         "amazon": (1680, 552, 585),
         "dslr": (287, 89, 122),
         "webcam": (466, 149, 180),
@@ -239,7 +245,7 @@ class OfficeHome(Office):
         + LISTS.format(domain="Art", last=64),
         "Get the archive from the authors' project page and unpack it.",
     )
-    images: ClassVar[dict[str, tuple[int, int, int]]] = {
+    domains: ClassVar[dict[str, tuple[int, int, int]]] = {
         "Art": (1435, 465, 527),
         "Clipart": (2596, 846, 923),
         "Product": (2635, 860, 944),

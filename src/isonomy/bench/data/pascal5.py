@@ -168,7 +168,8 @@ def lines(categories: NDArray[np.int64]) -> NDArray[np.bool_]:
 
     # The image is mirrored about its outermost pixels, as OpenCV does it.
     differing = laplace(categories, mode="mirror") != 0
-    return thin(differing[None])[0].astype(bool)
+    found: NDArray[np.bool_] = thin(differing[None])[0]
+    return found
 
 
 def boundaries(categories: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from isonomy.bench.data.decode import planes, reading
 from isonomy.errors import IsonomyError
-
-Sample = dict[str, Tensor]
 
 
 def photo(path: Path, index: int, size: tuple[int, int]) -> Tensor:
@@ -49,29 +44,6 @@ def beginning(path: Path, count: int = 15) -> bytes:
     """
     with path.open("rb") as file:
         return file.read(count)
-
-
-class _Reader(Dataset[Sample]):
-    def __init__(self, read: Callable[[int], Sample]) -> None:
-        self.read = read
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.read(index)
-
-
-def loaded(read: Callable[[int], Sample], chunks: Sequence[Tensor], workers: int) -> Iterator[Sample]:
-    """Batches of samples, one after the other.
-
-    Args:
-        read: Gives the sample of an index; can be pickled.
-        chunks: The indices of each batch.
-        workers: Processes that read ahead; batches do not depend on how many.
-    """
-    batches = [chunk.tolist() for chunk in chunks]
-    # With a generator of its own the loader draws no number that the network's dropout would have got.
-    yield from DataLoader(
-        _Reader(read), batch_sampler=batches, num_workers=workers, generator=torch.Generator().manual_seed(0)
-    )
 
 
 def check_options(name: str, size: tuple[int, int], batch_size: int, workers: int) -> None:

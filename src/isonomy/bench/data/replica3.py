@@ -7,6 +7,7 @@ validated.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,8 @@ GREY = 128
 RIM = 5
 # Stored normals have x to the right, y down and z away from the viewer.
 AXES = (1.0, -1.0, -1.0)
+# Images at which this is looked at.
+LOOKED = 4
 # What a scan is, of which the paper's table leaves some out: a point that views look at, or one view.
 POINT, VIEW = "point", "view"
 UNITS = (POINT, VIEW)
@@ -179,9 +182,21 @@ or, as older downloads have it, BUILDING/rgb/point_I_view_J_domain_rgb.png and s
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what the splits on disk are not those of the papers; what is left out on purpose is not meant."""
+        """In what the files are not those of the papers; what is left out on purpose is not meant."""
         found = {split: sum(len(self._views.get(each, ())) for each in own) for split, own in BUILDINGS.items()}
-        return notes(self.layout.name, found, self.images)
+        return (*notes(self.layout.name, found, self.images), *self._reversed())
+
+    def _reversed(self) -> Iterator[str]:
+        """A sentence, if normals seem to be stored otherwise than ``AXES`` has it: no surface is seen from behind."""
+        height, width = (slice(3 * side // 8, 5 * side // 8) for side in self.size)
+        looked = [self.read("test", np.array([i]))["normal"] for i in range(min(LOOKED, self.count("test")))]
+        # In the middle, where surfaces that are seen have z > 0; further out those that are nearly edge-on need not.
+        away = [bool(normal[:, 2, height, width].sum() < 0) for normal in looked]
+        if 2 * sum(away) > len(away):
+            yield (
+                f"In {sum(away)} of {len(away)} images surfaces face away from the camera: these normals have other "
+                f"axes than Omnidata's. Pictures of them are wrong, numbers are not."
+            )
 
     def sample(self, split: str, name: str, index: int) -> Sample:  # noqa: D102
         image = decode.image(self._path(name, "rgb"), index)
@@ -232,8 +247,4 @@ def _normals(path: Path, index: int, size: tuple[int, int]) -> NDArray[np.float3
         vectors = decode.from_bytes(raw) * AXES
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         valid = (raw != GREY).any(axis=-1, keepdims=True) & (length > 0)
-        found = np.where(valid, vectors / np.where(valid, length, 1), 0)
-        # Nobody sees a surface from behind.
-        if valid.any() and found[..., 2].sum() < 0:
-            raise ValueError("its surfaces face away from the camera, so its axes are not Omnidata's")
-    return found.astype(np.float32)
+        return np.where(valid, vectors / np.where(valid, length, 1), 0).astype(np.float32)

@@ -95,7 +95,7 @@ class Toy(Embedded):
         return Losses({task: values[task] for task in tasks}, None)
 
     def evaluate(  # noqa: D102
-        self, model: nn.Module, tasks: Sequence[str], split: str
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
     ) -> dict[str, dict[str, float]]:
         with torch.inference_mode():
             start, end = landscape(model.start), landscape(model())  # type: ignore[arg-type]

@@ -35,6 +35,10 @@ class Procedure:
         """A loss that is added to the balanced ones, 0-d."""
         return None
 
+    def record(self) -> dict[str, Any]:
+        """After each epoch: what ``metrics.jsonl`` is to say of it, by name."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold."""
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from html import escape
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean
 
 from isonomy.bench.architectures import LAST_LAYER
@@ -68,8 +68,8 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     """
     tasks = [task.name for task in results.tasks]
 
-    def validation(task: str, metric: str) -> Callable[[Row, int], float]:
-        return lambda row, epoch: fmean(run[epoch]["validation"][task][metric] for run in row.epochs)
+    def judged(split: str, task: str, metric: str) -> Callable[[Row, int], float]:
+        return lambda row, epoch: fmean(run[epoch][split][task][metric] for run in row.epochs)
 
     def recorded(name: str, task: str) -> Callable[[Row, int], float]:
         return lambda row, epoch: fmean(run[epoch][name][task] for run in row.epochs)
@@ -80,19 +80,22 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     def weight(task: str) -> Callable[[Row, int], float]:
         return lambda row, epoch: effective_weights(row, epoch)[task]
 
-    yield (
-        "Validation metrics",
-        "Mean over seeds after every epoch; dotted, what a network of its own reaches.",
-        [
-            _panel(
-                results,
-                f"{task.name}: {task.metrics[0].name} {'↑' if task.metrics[0].up else '↓'}",
-                validation(task.name, task.metrics[0].name),
-                reference=_alone(results, task.name, task.metrics[0].name),
-            )
-            for task in results.tasks
-        ],
-    )
+    # Without a split for validation the test split's are there instead, where the best model on it counts.
+    split = next((name for name in ("validation", "watched") if _every(results, name)), None)
+    if split is not None:
+        yield (
+            "Validation metrics" if split == "validation" else "Test metrics",
+            "Mean over seeds after every epoch; dotted, what a network of its own reaches.",
+            [
+                _panel(
+                    results,
+                    f"{task.name}: {task.metrics[0].name} {'↑' if task.metrics[0].up else '↓'}",
+                    judged(split, task.name, task.metrics[0].name),
+                    reference=_alone(results, split, task.name, task.metrics[0].name),
+                )
+                for task in results.tasks
+            ],
+        )
     positive = all(
         value > 0 for row in results.rows for run in row.epochs for e in run for value in e["train_losses"].values()
     )
@@ -127,11 +130,17 @@ def _place(results: Results) -> str:
     return "the last shared layer" if LAST_LAYER in results.problem.levels else "the shared part"
 
 
-def _alone(results: Results, task: str, metric: str) -> tuple[str, float] | None:
+def _every(results: Results, split: str) -> bool:
+    """Whether every epoch of every run was judged on a split."""
+    alone = (run for runs in results.single_epochs.values() for run in runs)
+    return all(split in line for run in chain(alone, *(row.epochs for row in results.rows)) for line in run)
+
+
+def _alone(results: Results, split: str, task: str, metric: str) -> tuple[str, float] | None:
     runs = results.single_epochs[task]
     if not all(runs):
         return None
-    return "Single-task", fmean(run[-1]["validation"][task][metric] for run in runs)
+    return "Single-task", fmean(run[-1][split][task][metric] for run in runs)
 
 
 def _panel(

@@ -17,6 +17,7 @@ from isonomy.bench.backbones import mpnn
 from isonomy.bench.backbones.heads import LinearHead
 from isonomy.bench.data import Embedded, Losses, Metric, Task
 from isonomy.bench.data.molecules.chemistry import TARGETS
+from isonomy.bench.parts import own
 from isonomy.bench.seeds import order
 
 
@@ -122,7 +123,7 @@ class Regression(Embedded):
         """The batches of an epoch; the last one is of as many molecules as are left."""
         chosen: Tensor
         for chosen in torch.split(order(self.count(split), seed, epoch), self.batch_size):
-            yield self.read(split, chosen, torch.device(device))
+            yield self.read(split, own(chosen), torch.device(device))
 
     def losses(self, model: Callable[..., Any], batch: Batch, tasks: Sequence[str]) -> Losses:
         """Mean squared errors, in the units that the network learns."""
@@ -132,7 +133,9 @@ class Regression(Embedded):
         losses = {task: functional.mse_loss(output.predictions[task][:, 0], wanted[task]) for task in tasks}
         return Losses(losses, output.feature, output.penalty)
 
-    def evaluate(self, model: nn.Module, tasks: Sequence[str], split: str) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, model: nn.Module, tasks: Sequence[str], split: str, thorough: bool = True
+    ) -> dict[str, dict[str, float]]:
         """Mean absolute errors in the properties' units."""
         from isonomy.bench.metrics import MAE  # noqa: PLC0415 - seconds that only training has to spend
 

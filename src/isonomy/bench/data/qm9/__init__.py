@@ -26,7 +26,7 @@ from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError, unknown
 
 # In the papers; another number of molecules is split in the same proportion.
-MOLECULES = {"test": 10_000, "val": 10_000, "train": 110_831}
+MOLECULES = {"train": 110_831, "val": 10_000, "test": 10_000}
 TRAIN, ALL = "train", "all"
 
 
@@ -49,6 +49,7 @@ class QM9(Regression):
     width: ClassVar[int] = 64
     hidden: ClassVar[int] = 128
     judged_at_once: ClassVar[int] = 256
+    images: ClassVar[dict[str, int]] = MOLECULES
 
     name: str = "qm9"
     summary: str = "QM9: eleven properties of 130,831 molecules (your files)"
@@ -71,7 +72,8 @@ class QM9(Regression):
         if self.perceive and find_spec("rdkit") is None:
             raise IsonomyError("Option perceive of qm9 needs RDKit: pip install 'isonomy[chem]', or leave it out.")
         self.tasks = self.properties(UNITS)
-        self._held: dict[torch.device, tuple[Batches, Tensor, Scale]] = {}
+        self._molecules: dict[torch.device, tuple[Batches, Tensor]] = {}
+        self._scales: dict[torch.device, Scale] = {}
 
     @cached_property
     def graphs(self) -> Graphs:
@@ -86,8 +88,8 @@ class QM9(Regression):
             raise source.LAYOUT.error(f"there are {count} molecules, and every split needs one")
         order, file = source.permutation(source.LAYOUT.root(), count)
         share = max(round(count * MOLECULES["test"] / sum(MOLECULES.values())), 1)
-        cut = torch.split(torch.from_numpy(order), [share, share, count - 2 * share])
-        return dict(zip(MOLECULES, cut, strict=True)), file
+        test, val, train = torch.split(torch.from_numpy(order), [share, share, count - 2 * share])
+        return {"train": train, "val": val, "test": test}, file
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -122,15 +124,26 @@ class QM9(Regression):
         return self._scale
 
     def units(self, device: Any) -> tuple[Tensor, Tensor]:  # noqa: D102
-        _, _, found = self._on(torch.device(device))
-        return found.mean, found.deviation
+        device = torch.device(device)
+        if device not in self._scales:
+            self._scales[device] = self._scale.to(device)
+        return self._scales[device].mean, self._scales[device].deviation
 
     def read(self, split: str, chosen: Tensor, device: torch.device) -> Batch:  # noqa: D102
-        batches, wanted, _ = self._on(device)
+        if device not in self._molecules:
+            self._molecules[device] = (Batches(self.graphs, device), self._targets.to(device))
+        batches, wanted = self._molecules[device]
         rows = self._split[0][split][chosen]
         return Batch(batches.at(rows), wanted[rows.to(device)])
 
-    def _on(self, device: torch.device) -> tuple[Batches, Tensor, Scale]:
-        if device not in self._held:
-            self._held[device] = (Batches(self.graphs, device), self._targets.to(device), self.scale().to(device))
-        return self._held[device]
+    def example(self, split: str, index: int) -> dict[str, Tensor]:
+        """A molecule, for people who look over the files: its atomic numbers, its bonds' lengths and its properties.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            index: Its position in the split.
+        """
+        (x, edges, _), properties = self.read(split, torch.tensor([index]), torch.device("cpu"))
+        kinds, distance = edges[0, ..., :-1], edges[0, ..., -1]
+        bonds = distance[kinds.any(-1).triu()]
+        return {"atoms": x[0, :, 5], "bonds": bonds, **dict(zip(TARGETS, properties[0], strict=True))}

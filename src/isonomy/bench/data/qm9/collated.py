@@ -43,7 +43,7 @@ def read(path: Path) -> Graphs:
     loaded = _loaded(path)
     try:
         tensors = _listed(loaded) if isinstance(loaded, list) else _sliced(*loaded[:2])
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise damaged(path, 0, f"it does not hold molecules of {', '.join(_KEYS)}: {error}") from None
     return _checked(path, tensors)
 

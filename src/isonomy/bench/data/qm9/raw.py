@@ -65,10 +65,14 @@ def read(folder: Path, perceive: bool) -> Graphs:
     if index + 1 != len(names):
         raise damaged(sdf, index + 1, f"it ends after {index + 1} of {len(names)} molecules")
     atoms, links = np.array([*map(len, charges)]), np.array([*map(len, bonds)])
+    every_position = _flat(positions, 3, np.float32)
+    if len(bad := np.flatnonzero(~np.isfinite(every_position).all(1))):
+        molecule = int(np.searchsorted(np.cumsum(atoms), bad[0], side="right"))
+        raise damaged(sdf, numbers[molecule] - 1, "an atom's position is not finite")
     every_bond = _flat(bonds, 3, np.uint8)
     features = described(np.array([*chain(*charges)]), _flat(flags, 4, np.uint8), atoms, links, every_bond)
     values = converted(table[np.array(numbers, dtype=np.int64) - 1])
-    return Graphs(np.array(numbers), atoms, links, features, _flat(positions, 3, np.float32), every_bond, values)
+    return Graphs(np.array(numbers), atoms, links, features, every_position, every_bond, values)
 
 
 def _flat(lists: list[list[list[float]]] | list[Lists], width: int, kind: type) -> NDArray[Any]:
@@ -91,7 +95,8 @@ def _parsed(lines: list[str]) -> tuple[list[int], list[list[float]], Lists]:
     """Atomic numbers, positions and bonds of a structure, whose numbers stand in columns of their own."""
     counts = lines[_COUNTS]
     atoms, links = int(counts[:3]), int(counts[3:6])
-    if "V2000" not in counts or atoms < 1 or not lines[_ATOMS + atoms + links].startswith("M  "):
+    end = lines[_ATOMS + atoms + links : _ATOMS + atoms + links + 1]
+    if "V2000" not in counts or atoms < 1 or not end or not end[0].startswith("M  "):
         raise ValueError("it is not a whole V2000 structure")
     charges, positions, bonds = [], [], []
     for line in lines[_ATOMS : _ATOMS + atoms]:

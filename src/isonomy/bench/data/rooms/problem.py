@@ -45,7 +45,7 @@ class Rooms(Dense):
     )  # fmt: skip
 
     name: str = "rooms"
-    summary: str = "ray-cast indoor scenes: segmentation, depth, surface normals, edges, saliency, parts (generated)"
+    summary: str = "ray-cast indoor scenes: classes, depth, normals, edges, saliency, parts, instances (generated)"
     version: int = VERSION
     profile: str = "nyud4"
     size: tuple[int, int] = (64, 64)
@@ -72,7 +72,7 @@ class Rooms(Dense):
 
         if self.profile not in PROFILES:
             raise unknown("profile of rooms", self.profile, PROFILES)
-        for name in ("train", "val", "test", "cameras", "batch_size"):
+        for name in ("cameras", "batch_size", "train", "val", "test"):
             most = ROOMS * self.cameras if name in ("train", "val", "test") else ROOMS
             if not 1 <= getattr(self, name) <= most:
                 raise IsonomyError(f"Option {name} of rooms is {getattr(self, name)}: choose from 1 to {most}.")

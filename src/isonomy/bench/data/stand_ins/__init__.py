@@ -32,8 +32,8 @@ def write(name: str, root: Path, size: tuple[int, int] | None = None, counts: Ma
         name: Of the data set.
         root: Its own folder, which is made.
         size: Height and width of the images; None for the real one.
-        counts: How many samples, ``"train"``, ``"val"`` (where the data set has such a split) and ``"test"``. None for a
-            few.
+        counts: How many samples, ``"train"``, ``"val"`` and ``"test"``; where there is no split for validation on
+            disk, train and val together are the training split. None for a few.
 
     Raises:
         IsonomyError: There is no such data set.

@@ -23,7 +23,8 @@ def write(root: Path, size: tuple[int, int] | None, counts: Mapping[str, int]) -
         counts: How many images each split has.
     """
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    lines, partition = [], []
+    lines: list[str] = []
+    partition: list[str] = []
     for split in ON_DISK:
         has = np.zeros(len(ATTRIBUTES), dtype=bool)
         for number in range(counts[split]):

@@ -41,6 +41,6 @@ def write(root: Path, size: tuple[int, int] | None, counts: Mapping[str, int]) -
                 "normals": np.rint(127.5 * (room.normal + 1)),
                 "edge": 255 * room.edge,
             }
-            for folder, values in pictures.items():
-                Image.fromarray(values.astype(np.uint8)).save(folders[folder] / f"{name}.png")
+            for kind, values in pictures.items():
+                Image.fromarray(values.astype(np.uint8)).save(folders[kind] / f"{name}.png")
             np.save(folders["depth"] / f"{name}.npy", room.depth[..., 0])

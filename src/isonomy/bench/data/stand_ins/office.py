@@ -41,11 +41,9 @@ def officehome(root: Path, size: tuple[int, int] | None, counts: Mapping[str, in
     _write(OfficeHome, "{:05d}.jpg", root, size, counts)
 
 
-def _write(
-    data: type[Office], file: str, root: Path, size: tuple[int, int] | None, counts: Mapping[str, int]
-) -> None:
+def _write(data: type[Office], file: str, root: Path, size: tuple[int, int] | None, counts: Mapping[str, int]) -> None:
     things = THINGS[data]
-    for domain in data.images:
+    for domain in data.domains:
         number = 0
         for split, count in counts.items():
             lines = []

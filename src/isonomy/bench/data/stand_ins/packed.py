@@ -20,7 +20,7 @@ def folders(root: Path, size: tuple[int, int], counts: Mapping[str, int]) -> Ite
         size: Height and width.
         counts: How many of each split.
     """
-    train = counts["train"]
+    train = counts["train"] + counts["val"]
     for room in range(train + counts["test"]):
         name, number = ("train", room) if room < train else ("val", room - train)
         yield root / name, number, generate(room, size)

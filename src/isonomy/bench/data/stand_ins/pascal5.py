@@ -1,8 +1,9 @@
-"""Rooms in the files of ``pascal5``."""
+"""Rooms in the files of ``pascal5``, with somebody in each of them: few samples have to have all labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
 
 from isonomy.bench.data.rooms.cache import locate
-from isonomy.bench.data.rooms.sample import Sample, generate
+from isonomy.bench.data.rooms.sample import SMALLEST, Sample, generate
 
 NATIVE = (375, 500)
 FOLDERS = (
     "ImageSets/Context", "JPEGImages", "pascal-context/trainval", "semseg/VOC12", "semseg/pascal-context",
     "human_parts", "normals_distill", "sal_distill",
 )  # fmt: skip
-# The rooms' classes (bed, books, ceiling, chair, floor, furniture, objects, picture, sofa, table, tv, wall, window) among
-# PASCAL VOC's and among PASCAL-Context's, where furniture is a cabinet and objects are toys. The last entry is for what
-# has no label, -1.
+# The rooms' classes (bed, books, ceiling, chair, floor, furniture, objects, picture, sofa, table, tv, wall, window) in
+# PASCAL VOC and in PASCAL-Context, where furniture is a cabinet and objects are toys. The last entry is for what has no
+# label, -1.
 VOC = np.array([0, 0, 0, 9, 0, 0, 0, 0, 18, 11, 20, 0, 0, 255], dtype=np.uint8)
 CONTEXT = np.array([18, 33, 68, 72, 158, 46, 413, 287, 368, 397, 427, 440, 454, 431], dtype=np.uint16)
 CHAIR = 3
@@ -45,10 +46,15 @@ def write(root: Path, size: tuple[int, int] | None, counts: Mapping[str, int]) -
     ):  # fmt: skip
         names = [f"2008_{split}{index:04}" for index in range(count)]
         (root / "ImageSets" / "Context" / f"{list_name}.txt").write_text("".join(f"{name}\n" for name in names))
-        for index, name in enumerate(names):
+        for index, (name, number) in enumerate(zip(names, _inhabited(locate(split, 0)[0]), strict=False)):
             # Half of the class maps are where they are looked for in the second place.
             folder = ("VOC12", "pascal-context")[index % 2]
-            _write(root, name, folder, generate(locate(split, index)[0], size or NATIVE))
+            _write(root, name, folder, generate(number, size or NATIVE))
+
+
+def _inhabited(first: int) -> Iterator[int]:
+    """The numbers of the rooms in which somebody is seen."""
+    return (number for number in count_from(first) if (generate(number, SMALLEST).part > 0).any())
 
 
 def _write(root: Path, name: str, folder: str, room: Sample) -> None:
@@ -68,14 +74,12 @@ def _write(root: Path, name: str, folder: str, room: Sample) -> None:
 
 
 def things(room: Sample) -> list[tuple[str, int, NDArray[np.uint8], list[tuple[str, NDArray[np.uint8]]]]]:
-    """A room's objects as ``annotation`` takes them: its person, if somebody is seen, and its chairs."""
+    """A room's objects as ``annotation`` takes them: its person and its chairs."""
     chairs = (room.label == CHAIR).astype(np.uint8)
     found: list[Any] = [("chair", VOC_CHAIR, chairs, [])] if chairs.any() else []
-    if (room.part > 0).any():
-        masks = [(part, (room.part == number).astype(np.uint8)) for number, part in enumerate(NAMES, 1)]
-        named = [(part, mask) for part, mask in masks if mask.any()]
-        found.append(("person", VOC_PERSON, (room.part > 0).astype(np.uint8), named))
-    return found
+    masks = [(part, (room.part == number).astype(np.uint8)) for number, part in enumerate(NAMES, 1)]
+    named = [(part, mask) for part, mask in masks if mask.any()]
+    return [*found, ("person", VOC_PERSON, (room.part > 0).astype(np.uint8), named)]
 
 
 def annotation(
