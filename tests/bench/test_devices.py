@@ -110,14 +110,22 @@ def test_half_the_bits_train_almost_as_well(tmp_path):
     ],
 )
 def test_what_devices_cannot_do_is_refused_at_planning(tmp_path, monkeypatch, flags, message):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     problem = Digits() if flags.get("data") == "digits" else Tiny()
     with pytest.raises(IsonomyError, match=message):
         plan.resolve({"data": "tiny", **flags}, tmp_path, False, lambda name: problem)
 
 
+def test_more_gpus_than_there_are_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert plan.resolve({"data": "tiny", "device": "auto", "devices": 2}, tmp_path, False, load).devices == 2
+    with pytest.raises(IsonomyError, match="--devices is 4 and there are 2 GPUs"):
+        plan.resolve({"data": "tiny", "device": "cuda", "devices": 4}, tmp_path, False, load)
+
+
 def test_a_cluster_has_gpus_that_the_planning_machine_has_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     wanted = plan.resolve({"data": "tiny", "device": "cuda", "executor": "ray"}, tmp_path, False, load)
     assert wanted.device == "cuda"
 
@@ -146,7 +154,6 @@ def test_the_scale_of_float16_follows_all_optimisers_at_once():
 
     found = trainer("mtadam", clip=1.0)
     found.scaler = Scaler()
-    found.fabric.strategy.precision.unscale_gradients = found.scaler.unscale_
     found._update()
     own = [optimizer.optimizer for optimizer in found.optimizers]
     assert len(own) == 2

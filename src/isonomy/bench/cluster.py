@@ -28,10 +28,11 @@ POLL = 0.3  # seconds between two looks at what the cells have written
 VARIABLES = (VARIABLE, "ISONOMY_CACHE")
 # No cell has anything to put into the object store.
 STORE = 100 * 2**20
-QUIET = {
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # a worker that dies is the sweep's to report
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # beside anything else that runs, Ray's 15 is hardly at all
 }
 
 
@@ -71,7 +72,7 @@ def started(address: str | None, out: Path, jobs: int, cells: Sequence[Cell]) ->
     """
     if find_spec("ray") is None:
         raise IsonomyError("--executor ray needs Ray: pip install 'isonomy[cluster]', or use --executor local.")
-    for name, value in QUIET.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     ray = _ray()
 

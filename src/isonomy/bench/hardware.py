@@ -9,10 +9,10 @@ import torch
 
 from isonomy.bench import data
 from isonomy.bench.methods import find
+from isonomy.bench.precise import PRECISIONS
 from isonomy.errors import IsonomyError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 EXECUTORS = LOCAL, RAY = "local", "ray"
 # They take gradients, or train networks, outside of the step that is shared.
 ALONE = ("auto_lambda", "moml", "url")
@@ -54,12 +54,13 @@ def _device(name: str, devices: int, elsewhere: bool) -> str:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and elsewhere:
         return name
-    available = torch.cuda.device_count()
+    available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise IsonomyError("Device 'cuda' is not available here: use --device cpu, or auto.")
     device = name if name != "auto" else "cuda" if available else "cpu"
-    if device == "cuda" and devices > available:
-        raise IsonomyError(f"--devices is {devices} and there are {available} GPUs: use at most as many.")
+    count = torch.cuda.device_count()
+    if device == "cuda" and 1 < devices > count:
+        raise IsonomyError(f"--devices is {devices} and there are {count} GPUs: use at most as many.")
     return device
 
 

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -120,7 +120,7 @@ def _nobody(done: int) -> None:
 
 
 def fabric(cell: Cell) -> Fabric:
-    """The devices and the precision that a cell is trained with.
+    """The devices that a cell is trained on.
 
     Args:
         cell: Which.
@@ -128,34 +128,13 @@ def fabric(cell: Cell) -> Fabric:
     Returns:
         Launched: for all processes of the cell where this is one of them, else for one device.
     """
-    flags: dict[str, Any] = {"accelerator": cell.config["device"], "precision": cell.config["precision"]}
+    device = cell.config["device"]
     if distributed.world_size() == 1:
-        return Fabric(devices=1, **flags)
-    made = Fabric(
-        devices=cell.config["devices"], strategy=DDPStrategy(cluster_environment=LightningEnvironment()), **flags
-    )
+        return Fabric(accelerator=device, devices=1)
+    strategy = DDPStrategy(cluster_environment=LightningEnvironment())
+    made = Fabric(accelerator=device, devices=cell.config["devices"], strategy=strategy)
     made.launch()
     return made
-
-
-class Judged(nn.Module):
-    """A network in evaluation: in the training's precision, and without waiting for other processes.
-
-    Args:
-        network: Not wrapped.
-        precision: Fabric's.
-    """
-
-    def __init__(self, network: nn.Module, precision: Any) -> None:
-        super().__init__()
-        self.network, self.precision = network, precision
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The network's output, in the precision of labels."""
-        inputs, named = self.precision.convert_input((inputs, named))
-        with self.precision.forward_context():
-            output = self.network(*inputs, **named)
-        return self.precision.convert_output(output)
 
 
 def share_buffers(network: nn.Module) -> None:

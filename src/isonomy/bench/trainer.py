@@ -16,6 +16,7 @@ from isonomy.bench import data, procedures, processes, records
 from isonomy.bench.architectures import FEATURES, LAST_LAYER
 from isonomy.bench.aside import Aside
 from isonomy.bench.cell import Cell
+from isonomy.bench.precise import Precise
 from isonomy.bench.seeds import drawn, key
 
 Feature = Tensor | list[Tensor] | None
@@ -42,10 +43,10 @@ class Trainer:
                 assert hasattr(self.network, "between")  # as networks with a feature have
                 self.network.between = stage.rotate
         optimizers = self._model_optimizers()
-        self.model, *self.optimizers = self.fabric.setup(self.network, *optimizers)
-        self.judged = processes.Judged(self.network, self.fabric.strategy.precision)
-        # Float16's, which knows what to scale losses by.
-        self.scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        # In evaluation without Fabric's wrapper, which would wait for other processes.
+        self.judged = Precise(self.network, cell.config["precision"], cell.config["device"])
+        self.model, *self.optimizers = self.fabric.setup(self.judged, *optimizers)
+        self.scaler = self.judged.scaler()
         self.aside = Aside(self.network)
         self.rates: list[Callable[[int], float]] = [self.rate] * len(optimizers)
         self.procedure = procedures.make(self)
@@ -129,7 +130,7 @@ class Trainer:
         Returns:
             Shape (T,), float64, differentiable in the parameters.
         """
-        with self.aside.model(parameters) as model, self.fabric.autocast():
+        with self.aside.model(parameters) as model, self.judged.context():
             losses = self.losses(model, batch).losses
         return torch.stack([loss.double() for loss in losses.values()])
 
@@ -208,7 +209,8 @@ class Trainer:
         )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        self.fabric.backward(sum(further, loss))
+        total = sum(further, loss)
+        self.fabric.backward(total if self.scaler is None else self.scaler.scale(total))
         self._update()
         if self.hears_losses:
             with torch.no_grad():
@@ -217,17 +219,21 @@ class Trainer:
 
     def _update(self) -> None:
         """Steps all optimisers, under one scale of the losses where there is one."""
-        if self.recipe.clip:
-            for optimizer in self.optimizers:
-                self.fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         if self.scaler is None:
+            self._clip()
             for optimizer in self.optimizers:
                 optimizer.step()
             return
         for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer.optimizer)
+        self._clip()
+        for optimizer in self.optimizers:
             self.scaler.step(optimizer.optimizer)
         self.scaler.update()
+
+    def _clip(self) -> None:
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
 
     def evaluate(self, split: str, thorough: bool = True) -> dict[str, dict[str, float]]:
         """Every metric of every task of the cell on a split; see ``Problem``."""
@@ -256,7 +262,7 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "balancer": self.balancer.state_dict(),
             "procedure": self.procedure.state(),
-            "precision": self.fabric.strategy.precision.state_dict(),
+            "precision": {} if self.scaler is None else self.scaler.state_dict(),
         }
 
     def restore(self, state: records.Json) -> None:
@@ -266,4 +272,5 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.balancer.load_state_dict(state["balancer"])
         self.procedure.load(state["procedure"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["precision"])

@@ -185,7 +185,7 @@ def _brief(panel: Panel, size: str) -> Panel:
 
 def _changed(text: str, changes: Mapping[str, str], known: Any) -> str:
     options = {**dict(pieces(text, known, name_of(text))), **changes}
-    return f"{name_of(text)}:" + ",".join(f"{key}={value}" for key, value in options.items())
+    return ":".join(filter(None, [name_of(text), ",".join(f"{key}={value}" for key, value in options.items())]))
 
 
 def _write_data(panel: Panel, root: Path, size: str) -> None:

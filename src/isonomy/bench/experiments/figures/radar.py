@@ -27,6 +27,8 @@ def radar(found: Measured) -> Figure | None:
     Args:
         found: The experiment's sweeps.
     """
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - only those who draw wait for it
+
     charts: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for panel in found.experiment.panels:
         rows = {found.experiment.single or SINGLE: None, **panel.methods}
@@ -55,6 +57,7 @@ def radar(found: Measured) -> Figure | None:
             ax.set_title(f"{name}: {method}")
             low, high = min(0.0, *reach), max(0.0, *reach)
             ax.set_ylim(low - 0.15 * (high - low or 1), high + 0.05 * (high - low or 1))
+            ax.yaxis.set_major_locator(MaxNLocator(4))
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
     return figure
 
