@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from isonomy.bench import cli, data
-from isonomy.bench.data import check, sheet
+from isonomy.bench.data import check, sheet, stand_ins
 from isonomy.bench.data.roots import VARIABLE
 from isonomy.errors import IsonomyError
 from tests.bench.test_packed import change, tree
@@ -189,3 +189,13 @@ def test_the_command_line(root: Path, capfd: pytest.CaptureFixture[str]):
 def test_what_cannot_be_checked(root: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], reason: str):
     assert cli.run(["data", "check", *arguments]) == 2
     assert reason in capfd.readouterr().err
+
+
+def test_a_damaged_file_that_notes_look_at_is_reported_like_others(root: Path):
+    stand_ins.write("replica3", root / "replica3", (64, 64))
+    first = min((root / "replica3" / "rgb" / "replica" / "office_2").iterdir())
+    first.write_bytes(b"x")
+    found = findings("replica3:size=64x64", limit=1)
+    assert len(found.damaged) == 1
+    assert f"{first} (sample 0) is damaged" in found.damaged[0]
+    assert set(found.ranges["train"]) >= {"image", "seg"}

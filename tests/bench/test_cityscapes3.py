@@ -174,6 +174,15 @@ def test_splits_are_those_of_the_folders(root):
     assert (paper.splits, len(paper.samples["train"])) == (("train", "test"), 12)
 
 
+def test_hidden_files_are_no_samples(root):
+    tree(root)
+    for path in list(root.rglob("*.png")):
+        path.with_name(f"._{path.name}").touch()
+        path.with_name(".DS_Store").touch()
+    assert Cityscapes3().count("test") == 1
+    assert len(Cityscapes3(split="paper").samples["train"]) == 2
+
+
 @pytest.mark.parametrize("part", ["image", "ids", "instances", "disparity"])
 def test_what_is_missing_is_named_with_the_layout(root, part):
     paths = tree(root)
@@ -198,6 +207,9 @@ def test_what_is_missing_is_named_with_the_layout(root, part):
         ("disparity", None, "cannot identify|truncated"),
         ("ids", np.zeros((4, 16), dtype=np.uint8), "shape"),
         ("ids", np.full((8, 16), 40, dtype=np.uint8), "holds 40"),
+        ("instances", np.zeros((8, 16), dtype=np.uint8), "8 bits, and 16 are wanted"),
+        ("disparity", np.zeros((8, 16), dtype=np.uint8), "8 bits, and 16 are wanted"),
+        ("image", np.zeros((8, 16), dtype=np.uint16), "8 bits are wanted"),
         ("instances", np.full((8, 16), 34000, dtype=np.uint16), "holds 34000"),
         ("disparity", np.zeros((8, 16, 3), dtype=np.uint8), "shape"),
     ],

@@ -37,6 +37,7 @@ def test_killed_workers_change_no_number_and_one_that_always_dies_stops_no_other
     for folder in (parted, kills):
         folder.mkdir()
     monkeypatch.setenv("ISONOMY_CACHE", str(kills))
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other programs' memory is none of the test's
     monkeypatch.setattr(cluster, "TRIES", 2)
     cells = plan.cells(plan.resolve(FLAGS, tmp_path, False, load), load)
     assert sweep.run(cells, whole, 1, Silent(), load) == []
@@ -62,7 +63,7 @@ def test_killed_workers_change_no_number_and_one_that_always_dies_stops_no_other
     assert over.pop("single_task-c/0") == f"failed: {reason}"
     assert set(over.values()) == {"finished"}
     for name in ("single_task-a/0", "ew/0", "db_mtl/0"):
-        assert (name, "epoch 1") in listener.events
+        assert (name, "epoch 3") in listener.events  # the ones before may go by between two looks
         assert lines(parted, name) == lines(whole, name)
         same(*(records.load_checkpoint(out / name) for out in (parted, whole)))
     assert capfd.readouterr() == ("", "")

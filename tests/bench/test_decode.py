@@ -105,3 +105,43 @@ def test_whatever_goes_wrong_is_the_files_fault_but_our_own_errors_pass(tmp_path
         path.write_bytes(content)
         with pytest.raises(IsonomyError, match=r"x\.png \(sample 3\) is damaged"):
             decode.image(path, 3)
+
+
+def test_a_sample_is_in_the_lists_once_and_what_marks_their_encoding_is_no_name(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\nb\n")
+    (tmp_path / "val.txt").write_text("c")
+    assert decode.named(LAYOUT, tmp_path, "train") == ["a", "b"]
+    assert decode.named(LAYOUT, tmp_path, "test") == ["c"]
+    for split, content in (("val", "c\nb"), ("train", "a\nb\na")):
+        (tmp_path / f"{split}.txt").write_text(content)
+        with pytest.raises(IsonomyError, match=r"the lists in .* name (a|b) twice"):
+            decode.named(LAYOUT, tmp_path, "test")
+        (tmp_path / "val.txt").write_text("c")
+
+
+def test_what_is_hidden_in_a_folder_does_not_count_and_a_file_is_none(tmp_path):
+    for name in ("a.png", "._a.png", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert decode.inside(LAYOUT, tmp_path) == {"a.png"}
+    with pytest.raises(IsonomyError, match=r"a\.png cannot be read \((.|\n)*Expected:\nthese/"):
+        decode.inside(LAYOUT, tmp_path / "a.png")
+
+
+def test_a_single_bit_is_black_or_white(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bits.png")
+    with Image.open(tmp_path / "bits.png") as opened:
+        assert opened.mode == "1"
+    assert decode.picture(tmp_path / "bits.png", (1, 2)).tolist() == [[255, 0]]
+
+
+def test_images_of_16_bits_are_refused_and_not_made_white(tmp_path):
+    Image.fromarray(np.array([[4096, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(IsonomyError, match=r"a\.png \(sample 3\) is damaged \(it is of mode I.*8 bits are wanted"):
+        decode.image(tmp_path / "a.png", 3)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, "U3"])
+def test_what_is_no_number_is_refused(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", np.ones((2, 3)).astype(dtype))
+    with pytest.raises(ValueError, match="not numbers"):
+        decode.numbers(tmp_path / "a.npy", (2, 3))

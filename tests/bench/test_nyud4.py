@@ -150,6 +150,19 @@ def test_damaged_files_are_named_with_their_sample(root, folder, values, told):
         Nyud4().example("test", 1)
 
 
+@pytest.mark.parametrize("packaging", [".png"], indirect=True)
+def test_no_image_is_trained_on_and_tested(root, packaging):
+    (root / "gt_sets" / "val.txt").write_text("10\n11\n02\n")
+    with pytest.raises(IsonomyError, match=r"the lists in .*gt_sets name 02 twice"):
+        _ = Nyud4().samples
+
+
+@pytest.mark.parametrize("packaging", [".png"], indirect=True)
+def test_edges_may_have_a_single_bit(root, packaging):
+    Image.fromarray(EDGE == 1).save(root / "edge" / "10.png")
+    assert torch.equal(Nyud4().example("test", 0)["edge"], torch.from_numpy(EDGE).long())
+
+
 @pytest.mark.parametrize("packaging", [".jpg"], indirect=True)
 @pytest.mark.parametrize(
     ("folder", "values", "told"),

@@ -54,6 +54,7 @@ def lists(root, **changed):
 
 def test_without_lists_every_class_of_every_domain_is_dealt_60_20_20(tree):
     (tree / "dslr" / "images" / "mug" / "Thumbs.db").write_bytes(b"x")
+    (tree / "dslr" / "images" / "mug" / "._frame_0001.jpg").write_bytes(b"x")
     problem = data.load("office31")
     found = {split: [Path(name) for name in names] for split, names in problem.samples.items()}
     for domain in DOMAINS:

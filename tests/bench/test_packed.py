@@ -160,7 +160,7 @@ def test_an_empty_tree_is_refused(root: Path):
     for split in ("train", "val"):
         for field in FIELDS["nyuv2"]:
             (root / "nyuv2" / split / field).mkdir(parents=True)
-    with pytest.raises(IsonomyError, match="there is no image for split 'train'"):
+    with pytest.raises(IsonomyError, match=r"nyuv2/train/image/0\.npy is missing"):
         len(data.load("nyuv2").samples)
 
 
@@ -276,3 +276,29 @@ def test_what_reads_can_be_sent_to_other_processes(root: Path, name: str):
     sent = pickle.loads(pickle.dumps(problem))
     before, after = (each.example("val", 0) for each in (problem, sent))
     assert all(torch.equal(before[field], after[field]) for field in before)
+
+
+def test_without_any_image_the_first_one_is_missing(root: Path):
+    folder = tree(root, "nyuv2")
+    for path in (folder / "val" / "image").parent.rglob("*.npy"):
+        path.rename(path.with_suffix(".NPY"))
+    with pytest.raises(IsonomyError, match=r"val/image/0\.npy is missing"):
+        _ = data.load("nyuv2").samples
+
+
+def test_hidden_files_are_no_samples(root: Path):
+    folder = tree(root, "nyuv2", train=3, test=1)
+    for path in list(folder.rglob("*.npy")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+        path.with_name(".DS_Store").touch()
+    assert data.load("nyuv2:split=paper").samples == {"train": ["0", "1", "2"], "test": ["0"]}
+
+
+def test_a_file_in_place_of_a_folder_is_named(root: Path):
+    folder = tree(root, "nyuv2")
+    for path in (folder / "val" / "depth").iterdir():
+        path.unlink()
+    (folder / "val" / "depth").rmdir()
+    (folder / "val" / "depth").touch()
+    with pytest.raises(IsonomyError, match=r"val/depth cannot be read(.|\n)*Expected:\nnyuv2/"):
+        _ = data.load("nyuv2").samples

@@ -173,6 +173,19 @@ def test_the_first_file_that_is_missing_is_named_below_the_expected_tree(root, f
         _ = Pascal5().samples
 
 
+def test_a_map_of_vocs_in_another_format_is_none(root):
+    (root / "semseg/VOC12/a.png").rename(root / "semseg/VOC12/a.bmp")
+    (root / "semseg/pascal-context/a.png").unlink()
+    with pytest.raises(IsonomyError, match=r"semseg/pascal-context/a\.png is missing"):
+        _ = Pascal5().samples
+
+
+def test_no_image_is_trained_on_and_tested(root):
+    (root / "ImageSets/Context/val.txt").write_text("c\na\n")
+    with pytest.raises(IsonomyError, match=r"the lists in .*ImageSets/Context name a twice"):
+        _ = Pascal5().samples
+
+
 def test_no_map_of_vocs_is_needed_where_there_is_the_other_one(root):
     for path in (root / "semseg/VOC12").iterdir():
         path.unlink()
@@ -183,15 +196,16 @@ def test_no_map_of_vocs_is_needed_where_there_is_the_other_one(root):
 @pytest.mark.parametrize(
     ("file", "values", "told"),
     [
-        ("semseg/VOC12/c.png", np.where(VOC == 18, 21, VOC), "it holds 21"),
+        ("semseg/VOC12/c.png", np.where(VOC == 18, 21, VOC).astype(np.uint8), "it holds 21"),
         ("semseg/VOC12/c.png", VOC[:-1], r"its shape is \(5, 8\), its image wants \(6, 8\)"),
         ("normals_distill/c.png", SALIENCY, r"its shape is \(6, 8\), its image wants \(6, 8, 3\)"),
         ("sal_distill/c.png", NORMALS, r"its shape is \(6, 8, 3\)"),
+        ("sal_distill/c.png", SALIENCY.astype(np.uint16) * 257, "it holds 257"),
         ("JPEGImages/c.jpg", NORMALS[:, 1:], None),
     ],
 )
 def test_damaged_files_are_named_with_their_sample(root, file, values, told):
-    Image.fromarray(values.astype(np.uint8)).save(root / file)
+    Image.fromarray(values).save(root / file)
     # Of an image of another size the labels are named.
     named, told = (file, told) if told else ("pascal-context/trainval/c.mat", r"its shape is \(6, 8\)")
     with pytest.raises(IsonomyError, match=rf"{named} \(sample 0\) is damaged \({told}"):

@@ -95,7 +95,8 @@ def test_best_on_validation_is_the_model_of_that_epoch(tmp_path):
     assert [line["improved"] for line in lines] == [True, True, True, False, False]
     # The weights are those that a training of three epochs at the same rates would have ended with.
     kept = records.load_model(folder)
-    last = records.load_checkpoint(folder)["model"]
+    assert not (folder / records.BEST).exists()
+    last = records.load_model(finished(tmp_path / "last", "last")[2])
     first = next(iter(kept))
     assert result["a"]["mse"] == abs(float(kept[first].flatten()[0]))
     assert not torch.equal(kept[first], last[first])

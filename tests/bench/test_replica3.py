@@ -283,6 +283,7 @@ def test_a_folder_of_something_else_or_without_a_split_is_refused(root):
         ("semantic", np.full((8, 8, 3), 102, dtype=np.uint8), "holds 102"),
         ("semantic", np.zeros((8, 8), dtype=np.uint8), "shape"),
         ("depth_zbuffer", np.zeros((4, 8), dtype=np.uint16), "shape"),
+        ("depth_zbuffer", np.zeros((8, 8), dtype=np.uint8), "8 bits, and 16 are wanted"),
         ("mask_valid", np.full((8, 8), 7, dtype=np.uint8), "holds 7"),
     ],
 )
@@ -317,6 +318,8 @@ def test_nothing_is_read_before_it_is_needed(monkeypatch):
         ("scans=none", "Option scans of replica3 is 'none'"),
         ("scenes=3/2", "Option scenes of replica3 is '3/2'"),
         ("unit=image", "unit of replica3"),
+        ("size=8x-8", "Option size of replica3 is 8x-8"),
+        ("size=8x8x8", "Option size of replica3 is 8x8x8"),
         ("steps=-1", "Option steps of replica3 is -1"),
         ("workers=-1", "Option workers of replica3 is -1"),
     ],

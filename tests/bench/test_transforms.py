@@ -192,6 +192,20 @@ def test_padding_is_centred_and_labelled_as_nothing():
         torch.testing.assert_close(margin, torch.full_like(margin, value), equal_nan=True, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(2, 6), (5, 3)])
+def test_padding_one_side_alone_is_padding(size: tuple[int, int]):
+    after = padded(sample(2, 3), KINDS, size)
+    assert all(tuple(tensor.shape[-2:]) == size for tensor in after.values())
+    assert int((after["seg"] == -1).sum()) == size[0] * size[1] - 6
+
+
+@pytest.mark.parametrize("kind", [SMOOTH_NORMAL, RAW_NORMAL])
+def test_there_is_no_surface_in_padding_of_any_kind_of_normal(kind: transforms.Kind):
+    before = {"image": torch.ones(3, 2, 2), "normal": torch.ones(3, 2, 2)}
+    after = padded(before, {"normal": kind}, (4, 4))["normal"]
+    assert float(after.sum()) == 12
+
+
 def test_an_image_that_does_not_fit_is_refused():
     with pytest.raises(IsonomyError, match="An image of 6 x 8 does not fit into 6 x 7"):
         padded(sample(6, 8), KINDS, (6, 7))
@@ -314,6 +328,30 @@ def test_a_class_may_cover_less_than_three_quarters_of_what_is_labelled():
     assert transforms._varied(labels, 0.75)  # 4 of 6
     assert not transforms._varied(torch.full((10, 10), -1), 0.75)
     assert not transforms._varied(torch.zeros(10, 10), 0.75)
+
+
+def test_corners_stay_where_they_are():
+    before = {"image": torch.zeros(3, 5, 5), "seg": plane(5, 5)}
+    assert resized(before, KINDS, (2, 3), corners=True)["seg"].tolist() == [[0, 2, 4], [20, 22, 24]]
+    assert resized(before, KINDS, (1, 1), corners=True)["seg"].tolist() == [[0]]
+
+
+def test_half_of_the_windows_are_mirrored():
+    before = {"image": torch.zeros(3, 2, 2), "seg": plane(2, 2)}
+    flips = [scale_crop_flip(before, KINDS, draws(seed), scales=(1.0,))["seg"][0, 0] == 1 for seed in range(400)]
+    assert 160 < sum(flips) < 240  # four standard deviations
+
+
+@pytest.mark.parametrize(("share", "windows"), [(74, 1), (75, 11), (76, 11)])
+def test_up_to_ten_other_windows_are_drawn_where_a_class_covers_three_quarters(
+    share: int, windows: int, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = []
+    cut = transforms.cropped
+    monkeypatch.setattr(transforms, "cropped", lambda *given: drawn.append(given) or cut(*given))
+    labels = (torch.arange(100) < share).long().view(10, 10)
+    random_scale_crop({"image": torch.zeros(3, 10, 10), "seg": labels}, KINDS, draws(), (10, 10), scales=(1.0, 1.0))
+    assert len(drawn) == windows
 
 
 def test_nothing_is_changed_in_place():

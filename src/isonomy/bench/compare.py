@@ -24,6 +24,7 @@ def compare(
     console: Console,
     load: sweep.Load = data.load,
     timed: bool = True,
+    shown: bool = True,
 ) -> list[sweep.Failure]:
     """Plans a sweep, runs what is left of it, and writes its tables and report.
 
@@ -35,6 +36,7 @@ def compare(
         console: Where progress and tables are printed.
         load: Finds data sets.
         timed: Whether a step of every method is timed before the training.
+        shown: Whether the table is printed.
 
     Returns:
         Why cells have failed, if any have.
@@ -71,7 +73,8 @@ def compare(
     with cluster.executor(flags, out, jobs, left) as execute, Progress(console, out, left, problem) as progress:
         failures = sweep.run(left, out, jobs, progress, load, execute)
     found = write(out, load)
-    console.print(table(found, console.is_terminal))
+    if shown:
+        console.print(table(found, console.is_terminal))
     console.print(f"{out / results.REPORT}", highlight=False, markup=False, soft_wrap=True)
     return failures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +45,7 @@ def run_cell(
         processes.launch(partial(_complete, cell, out, load), cell, on_epoch)
     else:
         _complete(cell, out, load, on_epoch)
+        gc.collect()  # a trainer and its procedure hold each other, and with them a network
 
 
 def _complete(cell: Cell, out: Path, load: Callable[[str], data.Problem], on_epoch: Callable[[int], None]) -> None:
@@ -63,8 +65,7 @@ def _complete(cell: Cell, out: Path, load: Callable[[str], data.Problem], on_epo
         test(trainer, trained_in, lines)
         pictures.save(folder, problem.pictures(trainer.judged, cell.tasks))
         records.write_lines(folder / records.METRICS, lines)
-    # A finished training needs its optimisers no longer, which are twice as large as the model.
-    state = records.load_checkpoint(folder)
-    assert state is not None
-    records.save_checkpoint(folder / records.CHECKPOINT, {**state, "optimizers": []})
+    # What stays of a finished training is the model that counts; optimisers are twice as large.
+    records.save_checkpoint(folder / records.CHECKPOINT, {**trainer.state(len(lines)), "optimizers": []})
+    (folder / records.BEST).unlink(missing_ok=True)
     (folder / records.ERROR).unlink(missing_ok=True)

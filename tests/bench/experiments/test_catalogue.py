@@ -23,7 +23,16 @@ def test_a_miniature_stands_for_data_and_network_and_keeps_the_rest():
     panel = small.panels[0]
     assert panel.data.startswith("rooms")
     assert (panel.backbone, panel.weights, panel.head, panel.recipe) == ("unet", None, None, {})
-    assert panel.methods == whole.panels[0].methods
+    own = {
+        name: text.replace(",own_lr=0.0001", "").replace(":own_lr=0.0001", "")
+        for name, text in whole.panels[0].methods.items()
+    }
+    assert panel.methods == own
+    assert (own["UW"], own["IMTL-L"], own["GradNorm"]) == (
+        "uw:init=-0.5",
+        "imtl_l",
+        "gradnorm:simplex=softmax,baseline=epoch",
+    )
     assert panel.published == whole.panels[0].published
 
 

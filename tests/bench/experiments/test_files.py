@@ -146,3 +146,38 @@ def test_panels_of_one_name_are_one_sweep():
         first, second = catalogue.load(table), catalogue.load(figure)
         assert [wanted(panel) for panel in first.panels] == [wanted(panel) for panel in second.panels]
         assert [panel.name for panel in first.panels] == [panel.name for panel in second.panels]
+
+
+def measured_at(text):
+    named = methods.find(text)
+    return named.level or next(iter(named.method.levels), None)
+
+
+@pytest.mark.parametrize("case", PANELS, ids=ids)
+def test_gradients_are_measured_where_the_paper_measures_them(case):
+    name, panel = case
+    paper = name.partition("/")[0]
+    # LibMTL has GradDrop at the feature alone.
+    usual = {
+        "dbmtl": {"GradDrop": "features"},
+        "imtl": {"IMTL-G (exact)": "parameters", "PCGrad": "parameters"},
+        "revisit": {"AvgNorm": "last_layer"},
+    }[paper]
+    for printed, ours in panel.methods.items():
+        expected = usual.get(printed, "features" if paper == "imtl" else "parameters")
+        assert measured_at(ours) in (None, expected), printed
+
+
+def test_what_is_learned_has_the_models_rate_where_the_papers_say_so():
+    rates = {}
+    for name, panel in PANELS:
+        for ours in panel.methods.values():
+            if "own_lr" in (named := methods.find(ours)).options:
+                assert named.options["own_lr"] == panel.recipe["learning_rate"]
+                rates.setdefault(name.partition("/")[0], {}).setdefault(named.method.name, set()).add(
+                    named.options["own_lr"]
+                )
+    assert rates == {
+        "dbmtl": {"uw": {1e-4, 1e-3}, "imtl_l": {1e-4, 1e-3}, "imtl": {1e-4, 1e-3}, "gradnorm": {1e-4, 1e-3}},
+        "imtl": {"imtl_l": {1e-4, 5e-4}, "imtl": {1e-4, 5e-4}},
+    }

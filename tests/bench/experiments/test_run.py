@@ -38,6 +38,7 @@ def test_an_experiment_runs_and_goes_on_to_the_same_numbers(table1, shown, tmp_p
     said = shown.file.getvalue()
     assert "paper/table1: All\n" in said
     assert "paper/table1, plain: tiny: published | measured | difference" in said
+    assert "test split" not in said  # the sweep's own table, which says less
     assert "1 seed instead of 2." in said
     assert "plain: 1 epoch instead of 2." in said
     assert "missing" not in said
@@ -98,7 +99,7 @@ def test_a_claim_ends_with_its_verdict(monkeypatch, shown, tmp_path):
     monkeypatch.setattr(catalogue, "find", lambda pattern: [claim])
     run.run("claims/alpha", tmp_path, 1, shown, Wishes(), load)
     assert "Claim: The largest wins.\ntiny: Δp max" in shown.file.getvalue()
-    assert "It held.\n" in shown.file.getvalue() or "It did not hold.\n" in shown.file.getvalue()
+    assert "It held here.\n" in shown.file.getvalue() or "It did not hold here.\n" in shown.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,11 @@ def test_a_folder_that_cannot_be_written_is_refused(table1, shown, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(IsonomyError, match="is not a folder"):
         run.run("paper/table1", tmp_path / "file", 1, shown, Wishes(), load)
+
+
+def test_a_folder_of_another_experiment_is_refused(table1, shown, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / plan.FILE).write_text("{}")
+    with pytest.raises(IsonomyError, match=r"holds sweeps that experiment 'paper/table1' has not \(elsewhere\): name"):
+        run.run("paper/table1", tmp_path, 1, shown, Wishes(), load)
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]

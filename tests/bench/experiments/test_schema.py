@@ -45,6 +45,12 @@ def test_a_file_becomes_an_experiment():
     }
 
 
+def test_what_methods_learn_can_have_the_models_rate():
+    methods = {"Ours": "uw:init=-0.5,own_lr=model", "Other": "log"}
+    found = made(panels=[{**PANEL, "methods": methods, "recipe": {"learning_rate": 5e-4}}])
+    assert found.panels[0].methods == {"Ours": "uw:init=-0.5,own_lr=0.0005", "Other": "log"}
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -5,7 +5,6 @@ Liu et al., "Deep learning face attributes in the wild", ICCV 2015.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from torch.nn import functional
 
 from isonomy.bench import architectures
 from isonomy.bench.architectures import Design
-from isonomy.bench.data import Embedded, Losses, Metric, Task, photos
+from isonomy.bench.data import Embedded, Losses, Metric, Task, decode, photos
 from isonomy.bench.data.files import HONEST, PAPER, notes
 from isonomy.bench.data.loading import Sample, loaded
 from isonomy.bench.data.roots import Layout, damaged
@@ -151,7 +150,7 @@ class CelebA(Embedded):
     def _faces(self) -> dict[str, Faces]:
         images, labels, partition = self._images, self._path(LABELS, "Anno"), self._path(PARTITION, "Eval")
         LAYOUT.require(labels, partition)
-        attributes, there = _attributes(labels), set(os.listdir(images))
+        attributes, there = _attributes(labels), decode.inside(LAYOUT, images)
         names: dict[str, list[str]] = {split: [] for split in ON_DISK}
         for index, line in enumerate(filter(None, map(str.split, _lines(partition)))):
             if len(line) != 2 or line[1] not in ("0", "1", "2"):

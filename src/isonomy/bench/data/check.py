@@ -147,7 +147,7 @@ def check(problem: Any, limit: int | None = None, watch: Callable[[Any], Iterabl
     tasks = {task.name: task for task in problem.tasks}
     chosen = [(split, index) for split, count in counts.items() for index in spread(count, limit)]
     ranges: dict[str, dict[str, Range]] = {split: {} for split in counts}
-    found = Findings(counts, len(chosen), getattr(problem, "images", {}), ranges, [], [], problem.notes)
+    found = Findings(counts, len(chosen), getattr(problem, "images", {}), ranges, [], [], ())
     for split, index in watch(chosen):
         try:
             sample = problem.example(split, index)
@@ -156,6 +156,11 @@ def check(problem: Any, limit: int | None = None, watch: Callable[[Any], Iterabl
             continue
         for name, values, valid in _fields(sample, tasks):
             found.ranges[split].setdefault(name, Range()).add(values, valid)
+    try:
+        found.notes = problem.notes
+    except IsonomyError as error:  # some notes are of what is in the files
+        if str(error) not in found.damaged:
+            found.damaged.append(str(error))
     found.doubts.extend(_doubts(problem, found, whole=limit is None and not found.damaged))
     return found
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from isonomy.bench.data import maps, transforms
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import HONEST
-from isonomy.bench.data.packed import ARCHITECTURES, BACKBONES, FOLDERS, PLAIN, RECIPE, Packed
+from isonomy.bench.data.packed import BACKBONES, FOLDERS, PLAIN, RECIPE, Packed
 from isonomy.bench.data.roots import Layout, damaged
 from isonomy.bench.recipe import Recipe
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data import decode, maps, transforms
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import HONEST, Files, Sample
 from isonomy.bench.data.offsets import offsets
 from isonomy.bench.data.roots import Layout
@@ -92,9 +92,7 @@ cityscapes3/
     batch_size: int = 8
     augment: bool = True
     workers: int = 0
-    architectures: tuple[str, ...] = (
-        "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
-    )  # fmt: skip
+    architectures: tuple[str, ...] = ARCHITECTURES
     backbones: tuple[str, ...] = (PSPNET, *sorted({name for name, each in CATALOGUE.items() if each.dense} - {PSPNET}))
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     recipe: Recipe = Recipe(epochs=60, learning_rate=1e-4, schedule="step:first=39,every=3,factor=0.7", select=BEST_VAL)
@@ -125,7 +123,9 @@ cityscapes3/
     def _complete(self, split: str) -> list[str]:
         """A split's images, as ``city/stem``; each of them has all of its labels."""
         ends = {part: f"_{end}.png" for part, (_, end) in PARTS.items()}
-        found = sorted(self._folder(split, "image").glob(f"*/*{ends['image']}"))
+        every = self._folder(split, "image").glob(f"*/*{ends['image']}")
+        # macOS puts hidden files of the same ending beside others.
+        found = sorted(path for path in every if not path.name.startswith("."))
         names = [f"{path.parent.name}/{path.name.removesuffix(ends['image'])}" for path in found]
         for city, inside in groupby(names, lambda name: name.partition("/")[0]):
             stems = [name.partition("/")[2] for name in inside]
@@ -178,7 +178,7 @@ def _classes(path: Path, index: int, size: tuple[int, int]) -> Tensor:
 
 def _objects(path: Path, index: int, size: tuple[int, int]) -> Tensor:
     with decode.reading(path, index):
-        instances = torch.from_numpy(decode.picture(path, size).astype(np.int64))
+        instances = torch.from_numpy(decode.wide(decode.picture(path, size)).astype(np.int64))
         if (last := int(instances.max())) >= PER_ID * (IDS[-1] + 1):
             raise ValueError(f"it holds {last}, which is no instance")
     return torch.where(torch.isin(instances // PER_ID, torch.tensor(THINGS)), instances, -1)
@@ -186,7 +186,7 @@ def _objects(path: Path, index: int, size: tuple[int, int]) -> Tensor:
 
 def _disparity(path: Path, index: int, size: tuple[int, int]) -> Tensor:
     with decode.reading(path, index):
-        raw = decode.planes(decode.picture(path, size)[..., None])
+        raw = decode.planes(decode.wide(decode.picture(path, size))[..., None])
     return torch.where(raw > 0, (raw - 1) / STEPS, torch.nan)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,10 +52,45 @@ def names(layout: Layout, path: Path) -> list[str]:
     """
     layout.require(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise layout.error(f"{path} cannot be read ({error})") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def named(layout: Layout, folder: Path, split: str) -> list[str]:
+    """The samples of a split that the lists ``train.txt`` and ``val.txt`` name, of which the second is to test on.
+
+    Args:
+        layout: Of the data set.
+        folder: Where the lists are.
+        split: ``"train"`` or ``"test"``.
+
+    Raises:
+        IsonomyError: A list is missing or no text, or a sample is named twice: it could be trained on and tested.
+    """
+    found = {own: names(layout, folder / f"{own}.txt") for own in ("train", "val")}
+    counts = Counter([*found["train"], *found["val"]])
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise layout.error(f"the lists in {folder} name {twice} twice")
+    return found["val" if split == "test" else split]
+
+
+def inside(layout: Layout, folder: Path) -> set[str]:
+    """The names of what is in a folder, without the hidden files that systems leave beside those of users.
+
+    Args:
+        layout: Of the data set.
+        folder: Any.
+
+    Raises:
+        IsonomyError: There is no such folder.
+    """
+    layout.require(folder)
+    try:
+        return {name for name in os.listdir(folder) if not name.startswith(".")}
+    except OSError as error:
+        raise layout.error(f"{folder} cannot be read ({error})") from error
 
 
 def require_all(layout: Layout, folder: Path, files: Iterable[str]) -> None:
@@ -67,8 +104,7 @@ def require_all(layout: Layout, folder: Path, files: Iterable[str]) -> None:
     Raises:
         IsonomyError: One is missing; the first such is named.
     """
-    layout.require(folder)
-    there = {path.name for path in folder.iterdir()}
+    there = inside(layout, folder)
     for file in files:
         if file not in there:
             raise layout.error(f"{folder / file} is missing")
@@ -82,7 +118,21 @@ def image(path: Path, index: int) -> Tensor:
         index: Of its sample in the split.
     """
     with reading(path, index), Image.open(path) as opened:
-        return planes(np.array(opened.convert("RGB"))) / 255
+        return planes(np.array(coloured(opened))) / 255
+
+
+def coloured(opened: Image.Image) -> Image.Image:
+    """A picture as RGB of 8 bits.
+
+    Args:
+        opened: Of any mode.
+
+    Raises:
+        ValueError: It has more than 8 bits, of which the conversion would make white.
+    """
+    if opened.mode.startswith(("I", "F")):
+        raise ValueError(f"it is of mode {opened.mode}, and 8 bits are wanted")
+    return opened.convert("RGB")
 
 
 def picture(path: Path, size: tuple[int, int], channels: int = 0) -> Array:
@@ -94,7 +144,8 @@ def picture(path: Path, size: tuple[int, int], channels: int = 0) -> Array:
         channels: 0 for one number a pixel, (H, W), else the last dimension of the result.
     """
     with Image.open(path) as opened:
-        return fitting(np.array(opened), size, channels)
+        # A single bit is black or white, as 0 and 255 are.
+        return fitting(np.array(opened.convert("L") if opened.mode == "1" else opened), size, channels)
 
 
 def numbers(path: Path, size: tuple[int, int], channels: int = 0) -> Array:
@@ -118,8 +169,10 @@ def fitting(values: Array, size: tuple[int, int], channels: int = 0) -> Array:
         channels: As for ``picture``.
 
     Raises:
-        ValueError: They are not, or not finite.
+        ValueError: They are not, or are no finite numbers.
     """
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {values.dtype}, not numbers")
     expected = (*size, channels) if channels else tuple(size)
     if values.shape != expected:
         raise ValueError(f"its shape is {values.shape}, its image wants {expected}")
@@ -142,6 +195,20 @@ def within(values: Array, allowed: Iterable[int]) -> NDArray[np.int64]:
     if len(other := np.setdiff1d(values, wanted)):
         raise ValueError(f"it holds {other[0]:g}, which is none of {wanted[0]}, …, {wanted[-1]}")
     return values.astype(np.int64)
+
+
+def wide(values: Array) -> Array:
+    """The values, if they have more than 8 bits, into which what is measured in 16 has not fitted.
+
+    Args:
+        values: Of a picture.
+
+    Raises:
+        ValueError: They have not.
+    """
+    if values.dtype.itemsize < 2:
+        raise ValueError("its numbers have 8 bits, and 16 are wanted")
+    return values
 
 
 def planes(values: Array) -> Tensor:

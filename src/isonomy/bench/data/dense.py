@@ -21,6 +21,10 @@ from isonomy.distributed import world_size
 
 # How many test images are kept with their predictions, to be looked at.
 SHOWN = 2
+# The networks that predict maps, the default first.
+ARCHITECTURES = (
+    "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
+)  # fmt: skip
 
 Batch = dict[str, Tensor]
 

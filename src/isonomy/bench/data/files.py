@@ -45,6 +45,7 @@ class Files(Dense):
 
     layout: ClassVar[Layout]
     images: ClassVar[dict[str, int]]
+    options: ClassVar[tuple[str, ...]]
     split: str = HONEST
     augment: bool = True
     workers: int = 0
@@ -53,6 +54,10 @@ class Files(Dense):
     def __post_init__(self) -> None:
         if self.split not in (HONEST, PAPER):
             raise unknown(f"split of {self.layout.name}", self.split, (HONEST, PAPER))
+        # Where it cannot be chosen it is that of the files, which are not looked at before they are needed.
+        if "size" in self.options and (len(self.size) != 2 or min(self.size) < 1):
+            given = "x".join(map(str, self.size))
+            raise IsonomyError(f"Option size of {self.layout.name} is {given}: write a height and a width.")
         if self.batch_size < 1:
             raise IsonomyError(f"Option batch_size of {self.layout.name} is {self.batch_size}: it must be at least 1.")
         if self.workers < 0:

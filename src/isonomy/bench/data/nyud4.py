@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data import decode, maps, transforms, windows
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import HONEST, Files, Sample
 from isonomy.bench.data.roots import Layout
 from isonomy.bench.losses import l1_normals
@@ -68,9 +69,7 @@ nyud4/
     augment: bool = True
     workers: int = 0
     compat: str = PLAIN
-    architectures: tuple[str, ...] = (
-        "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
-    )  # fmt: skip
+    architectures: tuple[str, ...] = ARCHITECTURES
     backbones: tuple[str, ...] = tuple(name for name, entry in CATALOGUE.items() if entry.dense)
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     recipe: Recipe = Recipe(100, 1e-4, "poly", weight_decay=1e-4, select=BEST_VAL)
@@ -88,7 +87,7 @@ nyud4/
         )
 
     def listed(self, split: str) -> list[str]:  # noqa: D102
-        found = self._list(split)
+        found = decode.named(self.layout, self.root / "gt_sets", split)
         image, label = self._endings
         for folder, ending in (
             ("images", image), ("segmentation", ".png"), ("depth", ".npy"), ("normals", label), ("edge", label),
@@ -96,16 +95,13 @@ nyud4/
             decode.require_all(self.layout, self.root / folder, (name + ending for name in found))
         return found
 
-    def _list(self, split: str) -> list[str]:
-        return decode.names(self.layout, self.root / "gt_sets" / f"{'val' if split == 'test' else split}.txt")
-
     @cached_property
     def _endings(self) -> tuple[str, str]:
         """Of images, and of normals and edges: the first image tells."""
         folder = self.root / "images"
-        self.layout.require(folder)
-        first = min((path for path in folder.iterdir() if path.suffix in PACKAGINGS), default=folder / "0.png")
-        return first.suffix, PACKAGINGS[first.suffix]
+        endings = (Path(name).suffix for name in sorted(decode.inside(self.layout, folder)))
+        first = next((ending for ending in endings if ending in PACKAGINGS), ".png")
+        return first, PACKAGINGS[first]
 
     def sample(self, split: str, name: str, index: int) -> Sample:  # noqa: D102
         image_ending, label_ending = self._endings

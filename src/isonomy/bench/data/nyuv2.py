@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from isonomy.bench.data import decode, maps, transforms
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import HONEST, Sample
-from isonomy.bench.data.packed import ARCHITECTURES, BACKBONES, FOLDERS, PLAIN, RECIPE, Packed
+from isonomy.bench.data.packed import BACKBONES, FOLDERS, PLAIN, RECIPE, Packed
 from isonomy.bench.data.roots import Layout
 from isonomy.bench.recipe import Recipe
 from isonomy.errors import unknown

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from isonomy.bench import architectures
 from isonomy.bench.architectures import Design
-from isonomy.bench.data import Task, photos
+from isonomy.bench.data import Task, decode, photos
 from isonomy.bench.data.domains import Domains, Split, cut, domain_task
 from isonomy.bench.data.files import notes
 from isonomy.bench.data.loading import Sample, loaded
@@ -137,20 +137,23 @@ class Office(Domains):
         folders = {domain: self.root / self.folder(domain) / self.inside for domain in self.domains}
         labels = {
             name: label
-            for label, name in enumerate(sorted({path.name for own in folders.values() for path in _folders(own)}))
+            for label, name in enumerate(sorted({name for own in folders.values() for name in self._classes(own)}))
         }
         if len(labels) > self.classes:
             raise self.layout.error(f"{self.root} has folders of {len(labels)} classes, not of {self.classes}")
         found: dict[str, dict[str, list[Photo]]] = {split: {domain: [] for domain in folders} for split in SPLITS}
         for domain, folder in folders.items():
             for name, label in labels.items():
-                self.layout.require(folder / name)
-                files = sorted(path.name for path in (folder / name).iterdir() if path.suffix.lower() == SUFFIX)
+                inside = decode.inside(self.layout, folder / name)
+                files = sorted(file for file in inside if file.lower().endswith(SUFFIX))
                 parted = cut(np.array(files, dtype=object), key(self.layout.name, domain, name))
                 below = (folder / name).relative_to(self.root).as_posix()
                 for split, chosen in zip(SPLITS, parted, strict=True):
                     found[split][domain] += [Photo(f"{below}/{file}", label) for file in sorted(chosen)]
         return found
+
+    def _classes(self, folder: Path) -> list[str]:
+        return [name for name in decode.inside(self.layout, folder) if (folder / name).is_dir()]
 
     @property
     def images(self) -> dict[str, int]:
@@ -200,10 +203,6 @@ class Office(Domains):
         shifted = [(chunk + first).tolist() for chunk in chunks]
         for batch in loaded(partial(self.example, split), shifted, self.workers):
             yield Split(batch["image"], batch["label"]).to(device)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -21,9 +22,6 @@ FOLDERS = {"train": "train", "test": "val"}
 PLAIN = "none"
 # Of DB-MTL's Tables 1 and 2.
 RECIPE = Recipe(200, 1e-4, "step:every=100,factor=0.5", weight_decay=1e-5, select=BEST_VAL)
-ARCHITECTURES = (
-    "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
-)  # fmt: skip
 BACKBONES = ("resnet50", *(name for name, entry in CATALOGUE.items() if entry.dense and name != "resnet50"))
 
 
@@ -60,8 +58,10 @@ class Packed(Files):
     def listed(self, split: str) -> list[str]:  # noqa: D102
         folder = self.root / FOLDERS[split]
         self.layout.require(folder, *(folder / field for field in self.fields))
-        numbers = [path.stem for field in self.fields for path in (folder / field).glob("*.npy")]
-        found = sorted({int(number) for number in numbers if number.isdecimal()})
+        names = [Path(name) for field in self.fields for name in decode.inside(self.layout, folder / field)]
+        found = sorted({int(name.stem) for name in names if name.suffix == ".npy" and name.stem.isdecimal()})
+        if not found:
+            self.layout.require(folder / self.fields[0] / "0.npy")
         for field in self.fields:
             decode.require_all(self.layout, folder / field, (f"{number}.npy" for number in found))
         return [str(number) for number in found]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data import decode, maps, pascal_parts, transforms, windows
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import HONEST, Files, Sample
 from isonomy.bench.data.nyud4 import COMPAT, INVPT, PLAIN, SHORTEST
 from isonomy.bench.data.pascal_indoors import INDOORS
@@ -80,9 +80,7 @@ pascal5/
     augment: bool = True
     workers: int = 0
     compat: str = PLAIN
-    architectures: tuple[str, ...] = (
-        "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
-    )  # fmt: skip
+    architectures: tuple[str, ...] = ARCHITECTURES
     backbones: tuple[str, ...] = tuple(name for name, entry in CATALOGUE.items() if entry.dense)
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     recipe: Recipe = Recipe(60, 1e-4, "poly", weight_decay=1e-4, select=BEST_VAL)
@@ -104,13 +102,12 @@ pascal5/
         )
 
     def listed(self, split: str) -> list[str]:  # noqa: D102
-        sets = self.root / "ImageSets" / "Context"
-        found = decode.names(self.layout, sets / f"{'val' if split == 'test' else split}.txt")
+        found = decode.named(self.layout, self.root / "ImageSets" / "Context", split)
         for folder, ending in FOLDERS.items():
             decode.require_all(self.layout, self.root / folder, (name + ending for name in found))
         first, second = (self.root / "semseg" / folder for folder in SEGMENTATIONS)
-        own = {path.stem for path in first.iterdir()} if first.exists() else set()
-        if rest := [f"{name}.png" for name in found if name not in own]:
+        own = decode.inside(self.layout, first) if first.exists() else set()
+        if rest := [file for file in (f"{name}.png" for name in found) if file not in own]:
             decode.require_all(self.layout, second, rest)
         return found
 
@@ -147,7 +144,8 @@ pascal5/
     def _saliency(self, name: str, index: int, size: tuple[int, int]) -> Tensor:
         path = self.root / "sal_distill" / f"{name}.png"
         with decode.reading(path, index):
-            return torch.from_numpy((decode.picture(path, size) / 255 > 0.5).astype(np.int64))
+            share = decode.within(decode.picture(path, size), range(256)) / 255
+            return torch.from_numpy((share > 0.5).astype(np.int64))
 
     def transformed(self, sample: Sample, draws: torch.Generator) -> Sample:  # noqa: D102
         return windows.augmented(sample, KINDS, draws, self.size)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from isonomy.bench.data.decode import planes, reading
+from isonomy.bench.data.decode import coloured, planes, reading
 from isonomy.errors import IsonomyError
 
 
@@ -29,7 +29,7 @@ def photo(path: Path, index: int, size: tuple[int, int]) -> Tensor:
     with reading(path, index):
         try:
             with Image.open(path) as picture:
-                resized = picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+                resized = coloured(picture).resize(size[::-1], Image.Resampling.BILINEAR)
         except UnidentifiedImageError as error:
             raise ValueError(f"it begins with {beginning(path)!r}, as no picture does") from error
     return planes(np.array(resized)) / 255

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from isonomy.bench.backbones import CATALOGUE
 from isonomy.bench.data import decode, maps, noise, shares, transforms, windows
-from isonomy.bench.data.dense import DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, DenseTask
 from isonomy.bench.data.files import Files, Sample, notes
 from isonomy.bench.data.roots import Layout
 from isonomy.bench.losses import l1_normals
@@ -106,9 +106,7 @@ or, as older downloads have it, BUILDING/rgb/point_I_view_J_domain_rgb.png and s
     scans: str = shares.ALL
     scenes: str = shares.ALL
     unit: str = POINT
-    architectures: tuple[str, ...] = (
-        "invpt", "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net",
-    )  # fmt: skip
+    architectures: tuple[str, ...] = ("invpt", *(name for name in ARCHITECTURES if name != "invpt"))
     backbones: tuple[str, ...] = (INVPT, *sorted({name for name, each in CATALOGUE.items() if each.dense} - {INVPT}))
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     recipe: Recipe = Recipe(40, 2e-5, "poly", optimizer="adamw", weight_decay=1e-6, clip=10.0, select=BEST_VAL)
@@ -145,7 +143,7 @@ or, as older downloads have it, BUILDING/rgb/point_I_view_J_domain_rgb.png and s
         found = {}
         for building in EVERY:
             if (images := self._folder(building, MODALITIES[0])).is_dir():
-                matches = (FILE.fullmatch(path.name) for path in images.iterdir())
+                matches = map(FILE.fullmatch, decode.inside(self.layout, images))
                 views = sorted((int(each["point"]), int(each["view"])) for each in matches if each)
                 found[building] = [f"{building}/{point}/{view}" for point, view in views]
                 for modality in MODALITIES:
@@ -162,8 +160,7 @@ or, as older downloads have it, BUILDING/rgb/point_I_view_J_domain_rgb.png and s
         building, point, view = name.split("/")
         folder = self._folder(building, modality)
         if (building, modality) not in self._words:
-            self.layout.require(folder)
-            matches = (FILE.fullmatch(path.name) for path in folder.iterdir())
+            matches = map(FILE.fullmatch, sorted(decode.inside(self.layout, folder)))
             self._words[building, modality] = next((each["word"] for each in matches if each), modality)
         return folder / f"point_{point}_view_{view}_domain_{self._words[building, modality]}.png"
 
@@ -236,7 +233,7 @@ def _classes(path: Path, index: int, size: tuple[int, int]) -> NDArray[np.int16]
 def _depth(path: Path, index: int, size: tuple[int, int]) -> NDArray[np.float32]:
     """Metres, (H, W, 1)."""
     with decode.reading(path, index):
-        raw = decode.picture(path, size).astype(np.int64)[..., None]
+        raw = decode.wide(decode.picture(path, size)).astype(np.int64)[..., None]
     return np.where(raw == NO_DEPTH, 0, raw / STEPS).astype(np.float32)
 
 

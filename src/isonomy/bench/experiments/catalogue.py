@@ -112,8 +112,15 @@ def _embedded(panel: Panel, table: Mapping[str, Mapping[str, str]]) -> Panel:
             raise unknown(f"network of mini.toml, which panel {panel.name!r} wants", network, table["networks"])
         chosen["architecture"], _, chosen["backbone"] = stand_in.partition("/")
         chosen["backbone"] = chosen["backbone"] or None
-    # The embedded data's own recipe, and networks that no pretrained weights are for.
+    # The embedded data's own recipe, which own rates of methods fit, and networks that no pretrained weights are for.
+    chosen["methods"] = {name: _without_rate(ours) for name, ours in panel.methods.items()}
     return replace(panel, **{"recipe": {}, "head": None, "weights": None, "level": None, **chosen, **own})
+
+
+def _without_rate(method: str) -> str:
+    """A method without the learning rate that it has in a paper's recipe."""
+    options = [option for option in method.partition(":")[2].split(",") if not option.startswith("own_lr=")]
+    return ":".join(filter(None, [name_of(method), ",".join(options)]))
 
 
 def cells(panel: Panel) -> int:

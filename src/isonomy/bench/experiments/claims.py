@@ -5,6 +5,7 @@ A claim is judged by rules that stand here, before anything is measured; one tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import fmean
@@ -150,23 +151,25 @@ def norms(panels: Mapping[str, Runs]) -> Verdict:
         by_norm.append(float(spearmanr([length[task] for task in tasks], change).statistic))
         by_cosine.append(float(spearmanr(cosine, change).statistic))
         worst, first = min(zip(change, tasks, strict=True)), max(tasks, key=lambda task: length[task])
+        share = length[worst[1]] / length[first]
         sentences.append(
-            f"{where}: rank correlation of the change with norms {by_norm[-1]:+.2f}, "
-            f"with cosines {by_cosine[-1]:+.2f}; {worst[1]} loses most ({signed(worst[0], 1)} %), with a gradient {length[worst[1]] / length[first]:.2g} "
-            f"times as long as the longest, that of {first}."
+            f"{where}: rank correlation of the change with norms {by_norm[-1]:+.2f}, with cosines "
+            f"{by_cosine[-1]:+.2f}; {worst[1]} loses most ({signed(worst[0], 1)} %), with a gradient {share:.2g} times "
+            f"as long as the longest, that of {first}."
         )
     sentences.append(f"Mean: norms {fmean(by_norm):+.2f}, cosines {fmean(by_cosine):+.2f}.")
-    return Verdict(fmean(by_norm) > max(0.0, abs(fmean(by_cosine))), sentences)
+    return Verdict(fmean(by_norm) > 0 and fmean(by_norm) > abs(fmean(by_cosine)), sentences)
 
 
 def cost(panels: Mapping[str, Runs]) -> Verdict:
     """Step times: losses up to 1.1 times plain summing's, a feature up to 1.5, the parameters more than a feature."""
     held, sentences = [], []
     for where, runs in panels.items():
-        ratio = {name: runs.row(name).ratio or 1.0 for name in runs.methods}
+        ratio = {name: math.nan if (each := runs.row(name).ratio) is None else each for name in runs.methods}
         losses, feature = (ratio["UW"], ratio["IMTL-L"]), (ratio["IMTL-G"], ratio["IMTL"])
         exact = (ratio["IMTL-G (exact)"], ratio["DB-MTL"])
-        held.append(max(losses) <= FREE and max(feature) <= CHEAP and min(exact) > max(feature))
+        held += [each <= FREE for each in losses] + [each <= CHEAP for each in feature]
+        held += [more > each for more in exact for each in feature]
         shown = ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
         sentences.append(f"{where}, {len(runs.results.tasks)} tasks, a step relative to plain summing: {shown}.")
     return Verdict(all(held), sentences)

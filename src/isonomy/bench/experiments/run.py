@@ -63,17 +63,28 @@ def run(
     folders = [(out or Path("runs")) / each.name if out is None or len(found) > 1 else out for each in found]
     for experiment, folder in zip(found, folders, strict=True):
         records.require_writable(folder)
+        _require_own(experiment, folder)
         for panel in trained(experiment):
             plan.resolve(flags(experiment, panel, wishes), folder / panel.name, False, load)
     failures = []
     for experiment, folder in zip(found, folders, strict=True):
         console.print(f"{experiment.name}: {experiment.what}", highlight=False, markup=False)
         for panel in trained(experiment):
-            failures += compare.compare(
-                flags(experiment, panel, wishes), folder / panel.name, jobs, False, console, load
-            )
+            # Where the paper prints numbers, those are shown beside what is measured, further below.
+            alone = panel.published is None
+            wanted = flags(experiment, panel, wishes)
+            failures += compare.compare(wanted, folder / panel.name, jobs, False, console, load, shown=alone)
         finish(experiment, folder, console, differences(experiment, wishes, load), load)
     return failures
+
+
+def _require_own(experiment: Experiment, folder: Path) -> None:
+    own = {panel.name for panel in experiment.panels}
+    if others := sorted({path.parent.name for path in folder.glob(f"*/{plan.FILE}")} - own):
+        raise IsonomyError(
+            f"{folder} holds sweeps that experiment {experiment.name!r} has not ({', '.join(others)}): "
+            "name another folder with --out."
+        )
 
 
 def chosen(experiment: Experiment, names: Sequence[str] | None) -> Experiment:
@@ -210,8 +221,9 @@ def finish(
         say += _verdict(found)
     written = tables.compare(found)
     for table in written:
-        for part in tables.drawn(table, console.width):
-            console.print(part)
+        if table.panel.published is not None:
+            for part in tables.drawn(table, console.width):
+                console.print(part)
         say += table.lines
     if written:
         tables.write(written, found, say, out)
@@ -231,5 +243,5 @@ def _verdict(found: measured.Measured) -> list[str]:
 
     runs = {panel.name: Runs(found.sweeps[panel.name], panel.methods) for panel in found.experiment.panels}
     verdict = CHECKS[found.experiment.check](runs)
-    outcome = "It held." if verdict.held else "It did not hold."
+    outcome = "It held here." if verdict.held else "It did not hold here."
     return [f"Claim: {found.experiment.claim}", *verdict.measured, outcome]

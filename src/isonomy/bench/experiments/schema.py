@@ -11,6 +11,8 @@ from isonomy.errors import IsonomyError, unknown
 
 TABLE, FIGURE, DRAWING, CLAIM = "table", "figure", "drawing", "claim"
 KINDS = (TABLE, FIGURE, DRAWING, CLAIM)
+# A method's option in a file: what it learns is learned at the rate of the panel's recipe.
+MODEL_RATE = "own_lr=model"
 
 Made = TypeVar("Made")
 
@@ -156,6 +158,10 @@ def _panel(where: str, entry: Mapping[str, Any], sets: Mapping[str, Mapping[str,
         if given["methods"] not in sets:
             raise unknown(f"set of methods of experiment {where}", given["methods"], sets)
         given["methods"] = sets[given["methods"]]
+    if rate := given.get("recipe", {}).get("learning_rate"):
+        given["methods"] = {
+            name: ours.replace(MODEL_RATE, f"own_lr={rate:g}") for name, ours in given["methods"].items()
+        }
     if "published" in given:
         published = {
             key: tuple(value) if isinstance(value, list) else value for key, value in given["published"].items()

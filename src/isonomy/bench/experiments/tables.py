@@ -217,7 +217,7 @@ def _markdown(table: Comparison) -> str:
 
 
 SPECIAL = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SPECIAL |= {"\\": r"\textbackslash{}", "±": r"$\pm$", "−": "$-$", "–": "--", "|": r"$\mid$"}
+SPECIAL |= {"\\": r"\textbackslash{}", "±": r"$\pm$", "−": "$-$", "–": "--", "|": r"$\mid$", "√": r"$\surd$"}
 
 
 def escape(text: str) -> str:

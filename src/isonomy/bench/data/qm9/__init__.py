@@ -22,6 +22,7 @@ from isonomy.bench.data.molecules.regression import Batch, Regression, Scale
 from isonomy.bench.data.qm9 import source
 from isonomy.bench.data.qm9.graphs import Batches, Graphs
 from isonomy.bench.data.qm9.properties import UNITS, targets
+from isonomy.bench.data.roots import Layout
 from isonomy.bench.recipe import Recipe
 from isonomy.errors import IsonomyError, unknown
 
@@ -49,6 +50,7 @@ class QM9(Regression):
     width: ClassVar[int] = 64
     hidden: ClassVar[int] = 128
     judged_at_once: ClassVar[int] = 256
+    layout: ClassVar[Layout] = source.LAYOUT
     images: ClassVar[dict[str, int]] = MOLECULES
 
     name: str = "qm9"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isonomy.bench.data import shares
-from isonomy.bench.data.dense import Batch, Dense, DenseTask
+from isonomy.bench.data.dense import ARCHITECTURES, Batch, Dense, DenseTask
 from isonomy.bench.data.rooms.cache import ROOMS, Split, cached
 from isonomy.bench.data.rooms.profiles import PROFILES, labels, planes
 from isonomy.bench.data.rooms.sample import check_size
@@ -57,9 +57,7 @@ class Rooms(Dense):
     scenes: str = shares.ALL
     noise: bool = False
     flip: bool = True
-    architectures: tuple[str, ...] = (
-        "hps", "cross_stitch", "mtan", "mmoe", "cgc", "ple", "dselect_k", "ltb", "pad_net", "mti_net", "invpt",
-    )  # fmt: skip
+    architectures: tuple[str, ...] = ARCHITECTURES
     levels: tuple[str, ...] = ("features", "parameters", "last_layer")
     recipe: Recipe = Recipe(epochs=20, learning_rate=3e-3, schedule="linear")
     batch_size: int = 16

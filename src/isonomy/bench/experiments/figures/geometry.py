@@ -51,13 +51,13 @@ def geometry(found: Measured) -> Figure:
     Args:
         found: An experiment without sweeps.
     """
-    figure, (axes,) = sheet.grid(1, len(METHODS), (3.2, 3.2), subplot_kw={"projection": "3d"})
+    figure, (axes,) = sheet.grid(1, len(METHODS), (3.2, 3.2), subplot_kw={"projection": "3d", "computed_zorder": False})
     for ax, (title, aggregate) in zip(axes, aggregates().items(), strict=True):
         corners = [*zip(*GRADIENTS, strict=True)]
-        ax.plot_trisurf(*corners, color=plots.NEUTRAL, alpha=0.25)  # type: ignore[attr-defined]
+        ax.plot_trisurf(*corners, color=plots.NEUTRAL, alpha=0.25, zorder=0)  # type: ignore[attr-defined]
         for number, gradient in enumerate(GRADIENTS, start=1):
             ax.quiver(0, 0, 0, *gradient, color=INK, linewidth=1.2, arrow_length_ratio=0.08)
-            ax.text(*gradient, f" g{number}")  # type: ignore[arg-type]
+            ax.text(*(1.1 * part for part in gradient), f" g{number}")  # type: ignore[arg-type]
         ax.quiver(0, 0, 0, *aggregate.tolist(), color=plots.PALETTE[0], linewidth=2, arrow_length_ratio=0.08)
         lengths = ", ".join(f"{length:.2f}" for length in projections(aggregate).tolist())
         ax.set_title(f"{title}\nalong g1, g2, g3: {lengths.replace('-', sheet.MINUS)}")
