@@ -8,7 +8,8 @@ from isonomy.errors import IsonomyError
 
 
 def state(epoch=1):
-    return {"epoch": epoch, "model": {"w": torch.arange(500.0)}, "optimizers": [], "balancer": {}, "procedure": {}, "precision": {}}
+    parts = {"model": {"w": torch.arange(500.0)}, "balancer": {}, "procedure": {}, "precision": {}}
+    return {"epoch": epoch, "optimizers": [], **parts}
 
 
 def line(epoch, **more):

@@ -125,3 +125,11 @@ def test_half_a_panel_is_shown_with_gaps(found, tmp_path):
     (table,) = tables.compare(measured.collect(read.experiment, tmp_path, load))
     assert tables.cell(table.entries["EW", "Delta_p"]) == ["−1.5 ± 0.2", "–", "–"]
     assert tables.cell(table.entries["Norms", "Delta_p"])[1] == "5.0"
+
+
+def test_what_latex_takes_for_its_own_is_escaped():
+    text = tables.escape("50 % of a_b & {c} # $ ~ ^ \\ ± − – | √k")
+    assert text == (
+        r"50 \% of a\_b \& \{c\} \# \$ \textasciitilde{} \textasciicircum{} \textbackslash{} "
+        r"$\pm$ $-$ -- $\mid$ $\surd$k"
+    )

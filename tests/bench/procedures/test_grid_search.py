@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from isonomy.bench import plan, records, runner
+from isonomy.bench import records, runner
 from isonomy.bench.cell import single
 from isonomy.bench.data import Losses, Metric, Task
 from isonomy.bench.procedures import grid_search

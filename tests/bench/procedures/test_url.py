@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from isonomy.bench import plan, runner
+from isonomy.bench import runner
 from isonomy.bench.cell import single
 from isonomy.bench.procedures.url import adaptor, distance
 from isonomy.errors import IsonomyError

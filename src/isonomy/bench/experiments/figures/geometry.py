@@ -57,7 +57,7 @@ def geometry(found: Measured) -> Figure:
         ax.plot_trisurf(*corners, color=plots.NEUTRAL, alpha=0.25, zorder=0)  # type: ignore[attr-defined]
         for number, gradient in enumerate(GRADIENTS, start=1):
             ax.quiver(0, 0, 0, *gradient, color=INK, linewidth=1.2, arrow_length_ratio=0.08)
-            ax.text(*(1.1 * part for part in gradient), f" g{number}")  # type: ignore[arg-type]
+            ax.text(*(1.15 * part for part in gradient), f" g{number}")  # type: ignore[call-arg, arg-type]
         ax.quiver(0, 0, 0, *aggregate.tolist(), color=plots.PALETTE[0], linewidth=2, arrow_length_ratio=0.08)
         lengths = ", ".join(f"{length:.2f}" for length in projections(aggregate).tolist())
         ax.set_title(f"{title}\nalong g1, g2, g3: {lengths.replace('-', sheet.MINUS)}")

@@ -54,8 +54,7 @@ def radar(found: Measured) -> Figure | None:
                 continue
             for label, gains in chart.items():
                 _polygon(ax, f"{label}, {sheet.signed(fmean(gains.values()))} %", gains, looks[label])
-            # Above the task on top; matplotlib would put it there after it has laid out the sheet.
-            ax.set_title(f"{name}: {method}", y=1.1)
+            ax.set_title(f"{name}: {method}")
             low, high = min(0.0, *reach), max(0.0, *reach)
             ax.set_ylim(low - 0.15 * (high - low or 1), high + 0.05 * (high - low or 1))
             ax.yaxis.set_major_locator(MaxNLocator(4))

@@ -83,7 +83,8 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     paths = []
     for ending, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=ending[1:], **options)
+        # Tight, as titles of round panels stand above what the layout leaves room for.
+        figure.savefig(buffer, format=ending[1:], bbox_inches="tight", **options)
         records.write_bytes(folder / f"{stem}{ending}", buffer.getvalue())
         paths.append(folder / f"{stem}{ending}")
     return paths
