@@ -49,6 +49,13 @@ def test_a_method_is_blind_to_a_scale_when_seeds_move_it_more():
     assert not claims.loss_scale(scale({"EW": 0.3, "UW": 0.1, "log": 0.1, "IMTL-L": 0.01})).held
 
 
+def test_one_seed_cannot_tell_of_scales():
+    panels = scale({"EW": 0.3, "UW": 0.1, "log": 0.0, "IMTL-L": 0.01})
+    for panel in panels.values():
+        panel.results.plan.seeds = 1
+    assert claims.loss_scale(panels).held is None
+
+
 @pytest.mark.parametrize(
     ("deltas", "held"),
     [((-5, -2, -3, -1), True), ((-5, -2, -6, -1), False), ((-5, -2, -3, -2.5), False), ((-5, -6, -3, -1), False)],

@@ -28,11 +28,11 @@ class Verdict(NamedTuple):
     """What became of a claim.
 
     Attributes:
-        held: Whether it held in these runs.
+        held: Whether it held in these runs; None where they cannot tell.
         measured: The figures, a sentence each.
     """
 
-    held: bool
+    held: bool | None
     measured: list[str]
 
 
@@ -67,6 +67,8 @@ class Runs(NamedTuple):
 def loss_scale(panels: Mapping[str, Runs]) -> Verdict:
     """Invariant: metrics move by no more, when a loss is ten times as large, than they do from seed to seed."""
     plain, scaled = panels["plain"], panels["times-ten"]
+    if plain.results.plan.seeds == 1:
+        return Verdict(None, ["One seed does not say how much metrics move from seed to seed: it takes two or more."])
     sentences, moves = [], {}
     for name in plain.methods:
         moved = fmean(_distance(*pair) for pair in zip(plain.runs(name), scaled.runs(name), strict=True))

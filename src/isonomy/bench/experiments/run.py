@@ -243,5 +243,5 @@ def _verdict(found: measured.Measured) -> list[str]:
 
     runs = {panel.name: Runs(found.sweeps[panel.name], panel.methods) for panel in found.experiment.panels}
     verdict = CHECKS[found.experiment.check](runs)
-    outcome = "It held here." if verdict.held else "It did not hold here."
+    outcome = {True: "It held here.", False: "It did not hold here.", None: "It cannot be judged."}[verdict.held]
     return [f"Claim: {found.experiment.claim}", *verdict.measured, outcome]

@@ -1,7 +1,8 @@
 """Grid search: trains with fixed weights λ again and again, S = Σ_t λ_t ℓ_t, and keeps what is best on validation.
 
-The score of a trial is Δp on the validation split against the single-task runs of the same seed; only the best trial's
-model sees the test split. The first trial is plain summing. The first task's weight stays 1, since a common factor does
+The score of a trial is Δp on the validation split against the single-task runs of the same seed, or, where one of
+those has a 0 that nothing can be relative to, the bounded change of ``recipe.gain``; only the best trial's model sees the
+test split. The first trial is plain summing. The first task's weight stays 1, since a common factor does
 no more than a learning rate; the others are drawn from 0.01 to 100, evenly in their logarithm. Optuna's TPE proposes
 them: a full grid of n weights costs n^(T−1) trainings, a search that learns from its trials makes use of any number.
 A proposal depends on the seed and on the trials before it alone, so a search that was killed goes on as if it had not
@@ -112,7 +113,7 @@ def search(
             seconds.append(sum(line["seconds"] for line in records.read_metrics(own_folder)))
             refusal = error
             continue
-        score = delta_p(_validation(lines, cell.recipe, up), baseline, up)
+        score = _score(_validation(lines, cell.recipe, up), baseline, up)
         if best is None or score > max((s for _, s in finished if not math.isnan(s)), default=-math.inf):
             best = trainer, own_folder, lines
         finished.append((weights, score))
@@ -127,6 +128,12 @@ def search(
     records.write_lines(folder / records.METRICS, lines)
     records.save_checkpoint(folder / records.CHECKPOINT, trainer.state(epochs))
     return trainer, own_folder, lines
+
+
+def _score(values: recipes.Values, baseline: recipes.Values, up: Mapping[str, Mapping[str, bool]]) -> float:
+    if all(baseline[task][name] > 0 for task, metrics in up.items() for name in metrics):
+        return delta_p(values, baseline, up)
+    return 100 * recipes.gain(values, baseline, up)
 
 
 def _validation(
