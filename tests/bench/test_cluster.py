@@ -32,6 +32,7 @@ def load_mortal(name):
     return Mortal()
 
 
+@pytest.mark.slow
 def test_killed_workers_change_no_number_and_one_that_always_dies_stops_no_other(tmp_path, monkeypatch, capfd):
     whole, parted, kills = (tmp_path / name for name in ("whole", "parted", "kills"))
     for folder in (parted, kills):

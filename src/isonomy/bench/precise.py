@@ -31,6 +31,13 @@ class Precise(nn.Module):
         super().__init__()
         self.network, self.reduced, self.device = network, HALVES.get(precision), device
 
+    def __getattr__(self, name: str) -> Any:
+        """What a data set asks of its own network."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
     def context(self) -> AbstractContextManager[Any]:
         """Where forward passes run."""
         return nullcontext() if self.reduced is None else torch.autocast(self.device, self.reduced)

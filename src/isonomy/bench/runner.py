@@ -51,6 +51,8 @@ def run_cell(
 def _complete(cell: Cell, out: Path, load: Callable[[str], data.Problem], on_epoch: Callable[[int], None]) -> None:
     """As ``run_cell``, in each of the processes."""
     folder = out / cell.name
+    if records.test_metrics(folder) is not None:
+        return  # it ended just before its process did
     problem = load(cell.config["data"])
     with one_thread():
         if cell.procedure == choice.SEARCH:
