@@ -1,10 +1,10 @@
 """Grid search: trains with fixed weights λ again and again, S = Σ_t λ_t ℓ_t, and keeps what is best on validation.
 
 The score of a trial is Δp on the validation split against the single-task runs of the same seed, or, where one of
-those has a 0 that nothing can be relative to, the bounded change of ``recipe.gain``; only the best trial's model sees the
-test split. The first trial is plain summing. The first task's weight stays 1, since a common factor does
-no more than a learning rate; the others are drawn from 0.01 to 100, evenly in their logarithm. Optuna's TPE proposes
-them: a full grid of n weights costs n^(T−1) trainings, a search that learns from its trials makes use of any number.
+those has a 0 that nothing can be relative to, the bounded change of ``recipe.gain``; only the best trial's model sees
+the test split. The first trial is plain summing. The first task's weight stays 1, since a common factor does no more
+than a learning rate; the others are drawn from 0.01 to 100, evenly in their logarithm. Optuna's TPE proposes them: a
+full grid of n weights costs n^(T−1) trainings, a search that learns from its trials makes use of any number.
 A proposal depends on the seed and on the trials before it alone, so a search that was killed goes on as if it had not
 been, and no finished trial is trained again.
 
