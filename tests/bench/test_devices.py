@@ -79,6 +79,7 @@ def load_refusing(name):
     return Refuses()
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_is_the_failure_of_the_cell(tmp_path):
     one = cell("ew", tmp_path, devices=2)
     assert attempt.attempt(one, tmp_path, load_refusing) == attempt.Failure(

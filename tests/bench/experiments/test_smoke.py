@@ -15,6 +15,8 @@ from isonomy.bench.experiments.schema import Experiment, Panel
 from isonomy.bench.options import name_of
 
 # A small network for each data set, two tasks and one method: every kind of file is read, trained on and judged.
+# One of each kind: arrays, MATLAB files, images, an input a task, molecules, attributes.
+QUICK = {"nyuv2", "pascal5", "cityscapes3", "office31", "qm9", "celeba"}
 SAMPLE = {
     "nyuv2": ("dbmtl/table1", ("seg", "normal"), "resnet_mini"),
     "cityscapes2": ("dbmtl/table2", ("seg", "depth"), "resnet_mini"),
@@ -47,7 +49,9 @@ def test_the_sample_has_every_data_set():
     assert set(SAMPLE) == set(stand_ins.NAMES)
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SAMPLE]
+)
 def test_every_data_set_is_trained_on_in_its_real_format(name, shown):
     before = os.environ.get(VARIABLE)
     assert smoke.smoke([sample(name)], 1, shown, Wishes()) == 0, shown.file.getvalue()
