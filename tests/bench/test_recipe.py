@@ -109,7 +109,8 @@ def test_best_on_the_test_split_and_the_mean_of_the_last_ten(tmp_path):
     assert lines[-1]["selected"]["epochs"] == [2]
     assert result["a"]["mse"] == abs(float(next(iter(records.load_model(folder).values())).flatten()[0]))
     lines, result, _ = finished(tmp_path / "mean", "mean_last_10", epochs=12)
-    assert ["test" in line for line in lines] == [False] * 2 + [True] * 10
+    assert ["watched" in line for line in lines] == [False] * 2 + [True] * 9 + [False]
+    assert ["test" in line for line in lines] == [False] * 11 + [True]
     assert lines[-1]["selected"]["epochs"] == list(range(3, 13))
     assert result["a"]["score"] == pytest.approx(sum(1 - abs(k - 1) / 10 for k in range(2, 12)) / 10)
 

@@ -63,10 +63,10 @@ class Progress:
 
     def finished(self, cell: Cell) -> None:
         """A run is done: its test metrics, in a line."""
-        lines = records.read_metrics(self.out / cell.name)
+        lines, tested = records.read_metrics(self.out / cell.name), records.test_metrics(self.out / cell.name)
         values = [
             f"{task} {number(value)}{_spaced(self.units[task, metric])}"
-            for task, metrics in lines[-1]["test"].items()
+            for task, metrics in (tested or {}).items()
             for metric, value in metrics.items()
         ]
         seconds = sum(part["seconds"] for part in lines[-1].get("trials", lines))

@@ -121,7 +121,7 @@ def train(trainer: Trainer, folder: Path, on_epoch: Callable[[int], None]) -> li
         if recipe.select == BEST_TEST:
             line["watched"] = trainer.evaluate("test", thorough=False)
         if recipe.select == MEAN_LAST_10 and recipe.epochs - 10 <= epoch < recipe.epochs - 1:
-            line["test"] = trainer.evaluate("test")  # the last epoch's makes the cell finished
+            line["watched"] = trainer.evaluate("test")  # "test" is only what a finished cell's last line has
         line["improved"] = watched in line and best([each[watched] for each in lines], trainer.up) == epoch
         trainer.improved.append(line["improved"])
         scores = trainer.scores(line["validation"]) if "validation" in line else None
@@ -146,8 +146,8 @@ def test(trainer: Trainer, folder: Path, lines: Sequence[records.Json]) -> None:
     last["test"] = trainer.evaluate("test")
     if recipe.select == MEAN_LAST_10:
         counted = lines[-10:]
-        epochs = [line["epoch"] for line in counted]
-        last["selected"] = {"epochs": epochs, "test": average([line["test"] for line in counted])}
+        tests = [*(line["watched"] for line in counted[:-1]), last["test"]]
+        last["selected"] = {"epochs": [line["epoch"] for line in counted], "test": average(tests)}
     elif recipe.select in WATCHED:
         chosen = lines[best([line[WATCHED[recipe.select]] for line in lines], trainer.up)]
         if chosen is not last:
