@@ -15,7 +15,8 @@ test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(VENV)/bin/python -m pytest -m slow
 
 test-core: $(VENV)-core/done  ## the core's tests where torch is all there is
-	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/engine tests/test_step.py tests/test_testing.py
+	$(VENV)-core/bin/python -m pytest tests/test_balancer.py tests/test_catalogue.py tests/engine tests/test_step.py tests/test_testing.py \
+		tests/diagnostics/test_monitor.py tests/diagnostics/test_probe.py tests/diagnostics/test_findings.py
 
 test-peers: $(VENV)/peers  ## against TorchJD and LibMTL
 	$(VENV)/bin/python -m pytest tests/peers

@@ -77,3 +77,10 @@ def test_both_tasks_train_in_every_precision(run):
     losses = re.findall(r"^(kind|size): loss (\S+) -> (\S+)$", run("mixed_precision"), flags=re.MULTILINE)
     assert [task for task, *_ in losses] == ["kind", "size"] * 3
     assert all(float(last) < 0.5 * float(first) for _, first, last in losses)
+
+
+def test_the_monitor_names_who_dominates_and_is_silent_once_it_is_balanced(run):
+    plain, balanced = run("monitor").split("imtl:")
+    assert "'size'" in plain
+    assert 'build("log", tasks)' in plain
+    assert "nothing is wrong" in balanced

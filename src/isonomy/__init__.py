@@ -7,6 +7,7 @@ from isonomy import loss as loss
 from isonomy import smoothing as smoothing
 from isonomy.balancer import Balancer
 from isonomy.catalogue import build, methods
+from isonomy.diagnostics import Monitor
 from isonomy.errors import IsonomyError
 from isonomy.report import StepReport
 from isonomy.stages import GradientBalancer, LossBalancer
@@ -19,6 +20,7 @@ __all__ = [
     "GradientBalancer",
     "IsonomyError",
     "LossBalancer",
+    "Monitor",
     "StepReport",
     "__version__",
     "build",

@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from isonomy.bench import compare, plan, records, results
+from isonomy.bench import compare, looks, plan, records, results
 from isonomy.bench.delta import Spread
 from isonomy.bench.progress import number, plural, spread
-from isonomy.bench.report import render, save_picture
+from isonomy.bench.report import figures, render, save_picture
 from isonomy.bench.report.verdict import verdict
+from isonomy.diagnostics import shell
+from isonomy.diagnostics.findings import summary
 from isonomy.errors import IsonomyError
 from tests.bench.tiny import load
 
@@ -83,7 +85,8 @@ def test_procedures_are_rows_like_methods_and_what_has_no_weights_has_no_curve(t
     page = (tmp_path / results.REPORT).read_text()
     panels = re.findall(r"Curves over epochs, b\.[^\"<]*", page)
     assert all("Auto-λ ends at" in panel and "nan" not in panel for panel in panels)
-    assert ["MTAdam ends at" in panel for panel in panels] == [True, False, True]  # losses, weights, gradient norms
+    # Of losses, weights, gradient norms and alignment.
+    assert ["MTAdam ends at" in panel for panel in panels] == [True, False, True, False]
     # The search's line says what all its trials cost.
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("grid_search/0")]
     trials = records.read_metrics(tmp_path / "grid_search" / "0")[-1]["trials"]
@@ -133,11 +136,14 @@ def test_the_page_is_accessible(swept):
     page = (swept / results.REPORT).read_text()
     assert page.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert page.count("<h1>") == 1
-    figures = re.findall(r"<figure><svg[^>]*>", page)
-    assert len(figures) == 1 + 5 * 3
-    assert all('role="img"' in figure and 'aria-label="' in figure for figure in figures)
+    drawn = re.findall(r"<figure><svg[^>]*>", page)
+    assert len(drawn) == 1 + 7 * 3 + 3  # Δp; three a topic; conflicts, times and units
+    assert all('role="img"' in figure and 'aria-label="' in figure for figure in drawn)
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
+    assert page.count("<caption>") == page.count("<table>") == page.count('role="region"') == 1
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels == [1] + [2] * (len(levels) - 1)
     assert page.count('<th scope="row">') == 4
     assert page.count('<th scope="col">') == 1 + 6 + 2
     assert "currentColor" in page
@@ -154,6 +160,75 @@ def test_the_page_opens_with_the_verdict_and_holds_every_number_of_the_table(swe
             for value in metrics.values():
                 assert spread(value) in page
         assert spread(row.delta, 2, sign=True) in page
+
+
+def headings(page):
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+def test_everything_that_was_recorded_is_drawn(swept):
+    page = (swept / results.REPORT).read_text()
+    assert headings(page) == [
+        *("Results", "Δp", "What the gradients say", "Validation metrics", "Training losses", "Effective weights"),
+        *("Gradient norms", "Alignment", "Cosines", "Conflicts", "Dot products", "Time of a step"),
+        "The unit of a loss",
+        "How it was measured",
+    ]
+    panels = re.findall(r'aria-label="Curves over epochs, ([^"]*)\. EW ends at', page)
+    assert panels[-7:] == [*(pairs := ["a and b", "a and c", "b and c"]), "pairs in conflict, %", *pairs]
+
+
+def test_lines_of_an_earlier_version_have_no_figures_of_what_was_not_recorded(found):
+    for row in found.rows:
+        for run in row.epochs:
+            for line in run:
+                del line["alignment"], line["dots"]
+    page = render(found)
+    assert not {"Alignment", "Dot products", "Feature distances"} & set(headings(page))
+    assert "Cosines" in headings(page)
+
+
+def test_distances_to_teachers_are_drawn_where_they_were_taken(found):
+    for seed, run in enumerate(found.row("ew").epochs):
+        for line in run:
+            line["feature_distance"] = {"a": 0.5 + seed, "b": 0.25, "c": 0.125}
+    page = render(found)
+    assert "Feature distances" in headings(page)
+    assert 'aria-label="Curves over epochs, a. EW ends at 1.000."' in page
+
+
+def test_the_share_of_conflicts_by_hand(found):
+    for row in found.rows:
+        for seed, run in enumerate(row.epochs):
+            for line in run:
+                line["cosines"] = [[1.0, -0.1, 0.2], [-0.1, 1.0, 0.3 - seed], [0.2, 0.3 - seed, 1.0]]
+    _, conflicts, _ = figures._of_pairs(found, "abc")
+    assert "pairs in conflict, %. EW ends at 50.00" in conflicts.panels[0]
+
+
+def test_of_many_pairs_only_those_in_conflict_are_drawn(found):
+    tasks = [dataclasses.replace(found.tasks[0], name=f"t{k}") for k in range(8)]
+    for row in found.rows:
+        for run in row.epochs:
+            for line in run:
+                line["cosines"] = [[1.0 if i == j else (i + j) / 20 - 0.3 for j in range(8)] for i in range(8)]
+                line["dots"] = line["cosines"]
+    topics = list(figures._of_pairs(found, [task.name for task in tasks]))
+    assert [len(topic.panels) for topic in topics] == [12, 1, 12]
+    assert "The 12 of 28 pairs whose cosines are lowest." in topics[0].sentence
+    shown = {re.search("epochs, t(.) and t(.)", panel).groups() for panel in topics[0].panels}
+    assert max(int(i) + int(j) for i, j in shown) <= 6
+    assert topics[2].folded
+
+
+def test_the_doctor_speaks_of_every_method(swept, found):
+    page = (swept / results.REPORT).read_text()
+    said = page[page.index("What the gradients say") : page.index("<h2>Validation")]
+    assert re.findall("<summary>(.*?)</summary>", said) == ["EW", "UW", "IMTL"]
+    assert said.count("<details open>") == 1
+    for row in found.rows:
+        for sentence in summary(looks.recording(swept / row.name / "0", load)):
+            assert shell.prose(sentence) in said
 
 
 def score(found, **deltas):

@@ -28,8 +28,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for the process's own.
 
     Returns:
-        The exit code: 0, 1 if a run of a sweep failed, 2 for bad input (also when it shows in a run), 130 when
-        interrupted.
+        The exit code: 0, 1 if a run of a sweep or a script failed, 2 for bad input (also when it shows in a run), 130
+        when interrupted.
     """
     try:
         return int(commands.main(args=arguments, prog_name="isonomy", standalone_mode=False) or 0)
@@ -242,3 +242,23 @@ def check(name: str, picture: Path | None, limit: int | None) -> int:
 def _watched(items: Sequence[Any]) -> Iterator[Any]:
     with click.progressbar(items, label="reading", file=sys.stderr) as shown:
         yield from shown
+
+
+@commands.command()
+@click.argument("target", metavar="SCRIPT_OR_RUN", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="[-- SCRIPT ARGS...]", nargs=-1)
+@click.option("--steps", default=200, show_default=True, help="Backward passes after which a script is stopped.")
+@click.option("--every", default=5, show_default=True, help="Backward passes of a script between two looks.")
+@click.option("--report", type=click.Path(path_type=Path), help="Also write findings and figures here, as HTML.")
+def doctor(target: Path, arguments: tuple[str, ...], steps: int, every: int, report: Path | None) -> int:
+    """Say in words which tasks dominate, conflict or starve, and what is the cheapest remedy.
+
+    SCRIPT_OR_RUN is a Monitor's folder, the folder of a run, a sweep or an experiment, or a training script, which is
+    run as it is, with Isonomy in it or without: losses that it adds up are taken apart again. Its numbers stay the
+    same. It has to train in one process, without torchrun.
+
+    The exit code is 0 whether something is wrong or not, 1 if the script fails, and 2 if there is nothing to judge.
+    """
+    from isonomy.bench.doctor import diagnose  # noqa: PLC0415
+
+    return diagnose(target, steps, every, report, arguments)

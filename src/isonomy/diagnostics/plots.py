@@ -1,215 +1,206 @@
 """Figures of balanced training, each a function that draws into ``ax``. Needs ``isonomy[plot]``.
 
-The colours tell methods apart for colour-blind readers, on light and on dark paper; ``vector`` turns a figure into an
-SVG that takes its ink from the page around it.
+These show the tasks of one training over its steps; those of ``comparisons`` several methods.
+
+Example:
+    >>> figure, ax = matplotlib.pyplot.subplots()
+    >>> isonomy.diagnostics.plots.norms(monitor.recording, ax=ax)
 """
 
 from __future__ import annotations
 
-import html
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isonomy.diagnostics import style
+from isonomy.diagnostics.comparisons import Styles, curves, ink, symlog
+from isonomy.diagnostics.recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Mid-tones of the Okabe-Ito order: at least 3 : 1 against white and against a dark page.
-PALETTE = ("#d55e00", "#0a8fd4", "#0f9d6d", "#b56bb0", "#b08200", "#6b7fe0", "#c0506a", "#5d9c2f")
-DASHES = ("-", "--", "-.", ":")
-NEUTRAL = "#85898f"
-# Stands for the page's own text colour until ``vector`` replaces it; a colour that nobody would choose.
-INK = "#010203"
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "isonomy",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3.5,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK
-    ),
-}
+# Lines that a reader can still tell apart; of more, the highest and the lowest are drawn, and a band for the others.
+SHOWN = 8
 
 
-@contextmanager
-def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one panel in the house style, for drawing inside the block.
+def losses(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """Each task's loss, before any balancing (Lin et al., "Dual-Balancing for Multi-Task Learning", Figure 8).
 
     Args:
-        width: In inches.
-        height: In inches.
-    """
-    import matplotlib as mpl  # noqa: PLC0415 - only those who draw wait for it
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots()
-
-
-def vector(figure: Figure, description: str) -> str:
-    """A figure as an ``<svg>`` element for a page: text stays text and the ink is the page's text colour.
-
-    Args:
-        figure: Made by ``canvas``, still inside its block.
-        description: What it shows, for those who do not see it.
-    """
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "system-ui, sans-serif", text)
-    text = re.sub(r' id="[A-Za-z]+[0-9.]*_\d+"', "", text)  # matplotlib's own names, the same in every figure of a page
-    width = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', text)
-    opening = f'<svg role="img" aria-label="{html.escape(description, quote=True)}"'
-    if width is not None:
-        opening += f' style="max-width:{float(width[1]) * 4 / 3:.0f}px"'
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", opening, 1)
-
-
-def looks(names: Sequence[str], neutral: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """A colour and a dash for every name, to be used in all figures.
-
-    Args:
-        names: Of methods.
-        neutral: Those that are references and stay grey.
-    """
-    coloured = [name for name in names if name not in neutral]
-    styles = {
-        name: {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
-        for i, name in enumerate(coloured)
-    }
-    return styles | {name: {"color": NEUTRAL, "linestyle": "-"} for name in neutral}
-
-
-def delta_bars(
-    deltas: Mapping[str, tuple[float, float | None]],
-    *,
-    ax: Axes,
-    colors: Mapping[str, str] | None = None,
-    ink: str = INK,
-) -> None:
-    """Horizontal bars of Δp with their deviations, the first on top.
-
-    Args:
-        deltas: For each method, the mean and the deviation in percent.
+        recording: Of a training.
         ax: Where to draw.
-        colors: For each method; grey by default.
-        ink: Of whiskers, zero line and labels.
+        legend: Whether the lines are explained.
     """
-    names = list(deltas)
-    means = [deltas[name][0] for name in names]
-    errors = [deltas[name][1] or 0.0 for name in names]
-    shades = [(colors or {}).get(name, NEUTRAL) for name in names]
-    ax.barh(names, means, color=shades, height=0.62)
-    if any(errors):
-        ax.errorbar(means, names, xerr=errors, fmt="none", ecolor=ink, elinewidth=1, capsize=3)
-    ax.axvline(0, color=ink, linewidth=0.8)
-    ax.invert_yaxis()
-    ends = [(mean - error, mean + error) for mean, error in zip(means, errors, strict=True)]
-    low, high = min(0.0, *(end[0] for end in ends)), max(0.0, *(end[1] for end in ends))
-    room = 0.16 * (high - low or 1.0)
-    for place, (mean, (left, right)) in enumerate(zip(means, ends, strict=True)):
-        at, side = (left - 0.1 * room, "right") if mean < 0 else (right + 0.1 * room, "left")
-        ax.text(at, place, f"{mean:+.1f}".replace("-", "−"), ha=side, va="center", fontsize=8, color=ink)
-    ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == high))
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0, labelsize=9)
-    ax.set_xlabel("Δp, % against single-task training")
+    seen = recording.losses[recording.losses.isfinite()]
+    _tasks(recording, recording.losses, ax, "loss", legend, log=bool((seen > 0).all()))
 
 
-def curves(
-    series: Mapping[str, Sequence[float]],
-    *,
+def weights(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """What each task's gradient is multiplied by: the loss balancers' weight times the gradient balancer's.
+
+    Args:
+        recording: Of a training.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    products = recording.loss_weights * recording.weights
+    seen = products[products.isfinite()]
+    _tasks(recording, products, ax, "weight", legend, log=bool((seen > 0).all()))
+
+
+def norms(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """Length of each task's gradient, before any balancing.
+
+    Guo et al., "Revisit the Imbalance Optimization in Multi-Task Learning: An Experimental Analysis", 2025.
+
+    Args:
+        recording: Of a training.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    _tasks(recording, recording.raw_norms, ax, "gradient norm", legend, log=True)
+
+
+def shares(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """How much of the shared update is each task's doing, in percent; they sum to 100.
+
+    Args:
+        recording: Of a training.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    _tasks(recording, 100 * recording.shares, ax, "share of the update, %", legend)
+    ax.axhline(0, color=ink(), linewidth=0.8)
+
+
+def alignment(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """Cosine of each task's gradient with the shared update; below 0 the update makes the task worse.
+
+    Args:
+        recording: Of a training.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    _tasks(recording, recording.alignment, ax, "cosine with the update", legend)
+    _between(ax, -1, 1)
+
+
+def cosines(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """Cosine of the gradients of each pair of tasks; below 0 they conflict.
+
+    Args:
+        recording: Of a training with two tasks or more.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    _lines(recording, _of_pairs(recording, recording.cosines), pair_looks(recording), ax, "cosine", legend)
+    _between(ax, -1, 1)
+
+
+def dots(recording: Recording, *, ax: Axes, legend: bool = True) -> None:
+    """Inner product of the gradients of each pair of tasks, before any balancing, on a logarithmic scale both ways.
+
+    Args:
+        recording: Of a training with two tasks or more.
+        ax: Where to draw.
+        legend: Whether the lines are explained.
+    """
+    values = _of_pairs(recording, recording.dots)
+    _lines(recording, values, pair_looks(recording), ax, "dot product", legend)
+    symlog(ax, torch.stack([*values.values()]).flatten().tolist())
+
+
+def conflicts(recording: Recording, *, ax: Axes) -> None:
+    """How many of the pairs of tasks conflict, having gradients more than 90 degrees apart, in percent.
+
+    Args:
+        recording: Of a training with two tasks or more.
+        ax: Where to draw.
+    """
+    rate = {"pairs in conflict": (100 * recording.conflicts).tolist()}
+    curves(rate, ax=ax, x=recording.steps.tolist(), unit=recording.unit, styles=style.looks(list(rate)))
+    ax.set_ylabel("pairs in conflict, %")
+    ax.set_ylim(-3, 103)
+
+
+def task_looks(recording: Recording) -> dict[str, dict[str, str]]:
+    """Colour and dash of the tasks that are drawn as lines, the same in all figures of a recording.
+
+    Of more than ``SHOWN`` tasks these are the ones with the largest and the smallest part in the update; gradient norms
+    stand in for a method without weights.
+
+    Args:
+        recording: Of a training.
+    """
+    sizes = recording.norms if recording.weights.isnan().all() else recording.parts
+    return _extremes(dict(zip(recording.tasks, sizes.unbind(1), strict=True)))
+
+
+def pair_looks(recording: Recording) -> dict[str, dict[str, str]]:
+    """Colour and dash of the pairs of tasks that are drawn as lines: of many, those of the lowest and highest cosine.
+
+    Args:
+        recording: Of a training.
+    """
+    return _extremes(_of_pairs(recording, recording.cosines))
+
+
+def _extremes(values: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    if len(values) > SHOWN:
+        middle = {name: float(column.nanmedian()) for name, column in values.items()}
+        ranked = sorted((name for name in values if not math.isnan(middle[name])), key=lambda name: middle[name])
+        chosen = {*ranked[: SHOWN // 2], *ranked[-(SHOWN // 2) :]}
+        values = {name: column for name, column in values.items() if name in chosen}
+    return style.looks(list(values))
+
+
+def _of_pairs(recording: Recording, matrices: Tensor) -> dict[str, Tensor]:
+    """The entries of stacked matrices by names of pairs, shape (N,) each."""
+    places = combinations(range(len(recording.tasks)), 2)
+    return {f"{recording.tasks[i]}, {recording.tasks[j]}": matrices[:, i, j] for i, j in places}
+
+
+def _tasks(recording: Recording, values: Tensor, ax: Axes, label: str, legend: bool, log: bool = False) -> None:
+    named = dict(zip(recording.tasks, values.unbind(1), strict=True))
+    _lines(recording, named, task_looks(recording), ax, label, legend, log)
+
+
+def _lines(
+    recording: Recording,
+    values: Mapping[str, Tensor],
+    looks: Styles,
     ax: Axes,
-    styles: Mapping[str, Mapping[str, str]] | None = None,
+    label: str,
+    legend: bool,
     log: bool = False,
-    reference: tuple[str, float] | None = None,
 ) -> None:
-    """Lines over epochs, one a method.
-
-    Args:
-        series: For each method, a value an epoch, from the first.
-        ax: Where to draw.
-        styles: For each method, its colour and dash, as ``looks`` gives them.
-        log: Whether the values are on a logarithmic scale; those that are not positive are then left out.
-        reference: A name and a value for a dotted horizontal line.
-    """
-    for name, values in series.items():
-        style = dict((styles or {}).get(name, {}))
-        shown = [value if value > 0 or not log else float("nan") for value in values]
-        ax.plot(range(1, len(values) + 1), shown, label=name, marker="o" if len(values) < 15 else "", **style)  # type: ignore[arg-type]
-    if reference is not None:
-        ax.axhline(reference[1], color=INK, linestyle=":", linewidth=1.2, label=reference[0])
-    if log:
-        _log_scale(ax, [value for values in series.values() for value in values if value > 0])
-    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
-    ax.grid(axis="y", color=NEUTRAL, alpha=0.25, linewidth=0.6)
-    ax.set_xlabel("epoch")
-
-
-def _log_scale(ax: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis with plain numbers, and enough of them when the values span less than two decades."""
-    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415
-
-    ax.set_yscale("log")
-    narrow = bool(values) and max(values) < 100 * min(values)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
+    """Lines over steps, for those that have a look of their own; a band for the others."""
+    steps = recording.steps.tolist()
+    others = [column for name, column in values.items() if name not in looks]
+    if others:
+        stacked = torch.stack(others)
+        low = stacked.nan_to_num(nan=torch.inf, neginf=torch.inf).amin(0)
+        high = stacked.nan_to_num(nan=-torch.inf, posinf=-torch.inf).amax(0)
+        there = ((low <= high) & ((low > 0) | (not log))).tolist()
+        band = {"color": style.NEUTRAL, "alpha": 0.3, "linewidth": 0, "label": f"the other {len(others)}"}
+        ax.fill_between(steps, low.tolist(), high.tolist(), where=there, **band)  # type: ignore[arg-type]
+    series = {name: values[name].tolist() for name in looks}
+    curves(series, ax=ax, x=steps, unit=recording.unit, styles=looks, log=log)
+    ax.set_ylabel(label)
+    if legend:
+        handles = [*ax.lines, *ax.collections]
+        # An explicit space: a name that begins with an underscore is none to matplotlib.
+        names = [f" {name}" for name in looks] + [str(found.get_label()) for found in ax.collections]
+        for text in ax.legend(handles, names).get_texts():
+            text.set_parse_math(False)
 
 
-def paths(
-    runs: Sequence[Sequence[tuple[float, float]]],
-    *,
-    ax: Axes,
-    color: str = PALETTE[0],
-    front: Sequence[tuple[float, float]] | None = None,
-) -> None:
-    """Where training went in a plane: a line a run, a ring at its start, a dot at its end.
-
-    Args:
-        runs: For each run its points, in order.
-        ax: Where to draw.
-        color: Of the lines.
-        front: The Pareto set or front, drawn broad and grey below them.
-    """
-    if front is not None:
-        ax.plot(*zip(*front, strict=True), color=NEUTRAL, linewidth=5, alpha=0.55, solid_capstyle="round")
-    for run in runs:
-        ax.plot(*zip(*run, strict=True), color=color, linewidth=1.2)
-        ax.plot(*run[0], marker="o", color=color, markerfacecolor="none")
-        ax.plot(*run[-1], marker="o", color=color, markersize=5)
-
-
-def contours(
-    a: Sequence[float], b: Sequence[float], values: Sequence[Sequence[float]], *, ax: Axes, levels: int = 12
-) -> None:
-    """Thin contour lines of a function of the plane, for a background.
-
-    Args:
-        a: Coordinates of the columns.
-        b: Coordinates of the rows.
-        values: Shape (len(b), len(a)).
-        ax: Where to draw.
-        levels: How many lines.
-    """
-    ax.contour(a, b, values, levels=levels, colors=NEUTRAL, linewidths=0.5, alpha=0.6, linestyles="solid")
+def _between(ax: Axes, low: float, high: float) -> None:
+    """A scale of what lies between two numbers, with a line at 0."""
+    ax.axhline(0, color=ink(), linewidth=0.8)
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from isonomy import distributed
-from isonomy.engine.graph import Graph, as_tensors, edge_of, trace
+from isonomy.engine.graph import Edge, Graph, as_tensors, edge_of, parting, trace
 from isonomy.errors import IsonomyError
 from isonomy.gramian import Gramian, gramian
 
@@ -37,9 +37,7 @@ def differentiate(outputs: Ends, inputs: Ends, seeds: Sequence[Tensor], retain: 
         ) from error
 
 
-def pull(
-    losses: Sequence[Tensor], seeds: Sequence[Tensor], inputs: Sequence[Tensor], retain: bool = False
-) -> list[Tensor | None]:
+def pull(losses: Ends, seeds: Sequence[Tensor], inputs: Sequence[Tensor], retain: bool = False) -> list[Tensor | None]:
     """Gradients of Σ seed_k · loss_k with respect to the inputs; None for an input that no loss reaches."""
     if not inputs:
         return []
@@ -134,11 +132,17 @@ def blocked(graph: Graph) -> Iterator[None]:
     A feature that depends on another, as the stages of a backbone do, would otherwise get the other's share too, once
     here and once when the trunk is run backward.
     """
+    with stopped([edge_of(tensor) for tensor in graph.shared] if graph.level == "features" else []):
+        yield
+
+
+@contextmanager
+def stopped(edges: Sequence[Edge]) -> Iterator[None]:
+    """Keeps what arrives at edges from going on below them."""
 
     def hook(number: int) -> Any:
         return lambda grads: tuple(None if index == number else g for index, g in enumerate(grads))
 
-    edges = [edge_of(tensor) for tensor in graph.shared] if graph.level == "features" else []
     handles = [node.register_prehook(hook(number)) for node, number in edges]
     try:
         yield
@@ -147,11 +151,10 @@ def blocked(graph: Graph) -> Iterator[None]:
             handle.remove()
 
 
-def rows_at(losses: Sequence[Tensor], seeds: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+def rows_at(losses: Ends, seeds: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """The rows of J at any tensors, one backward pass a task; the graph stays."""
-    return [
-        _filled(tensors, pull([loss], [seed], tensors, retain=True)) for loss, seed in zip(losses, seeds, strict=True)
-    ]
+    ends = [losses[position : position + 1] for position in range(len(losses))]
+    return [_filled(tensors, pull(end, [seed], tensors, retain=True)) for end, seed in zip(ends, seeds, strict=True)]
 
 
 def _filled(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -201,3 +204,27 @@ def measure(losses: Sequence[Tensor], shared: object) -> Gramian:
     if all(tensor.is_leaf for tensor in graph.shared):
         return Gramian.of(gramian(distributed.mean_rows(rows)))
     return Gramian.of(distributed.feature_gramian(gramian(rows)))
+
+
+def measure_parting(losses: Sequence[Tensor]) -> Gramian | None:
+    """The gramian of the task gradients where the ways of the losses part, for looking; as ``measure`` otherwise.
+
+    Args:
+        losses: T scalar losses.
+
+    Returns:
+        Of norms (T,) and cosines (T, T) at the features that ``parting`` finds; None where there is none, or a loss
+        reads none.
+    """
+    if not (edges := parting(losses)):
+        return None
+    ends = [GradientEdge(*edge) for edge in edges]
+    with stopped(edges):
+        found = [differentiate([loss], ends, [torch.ones_like(loss)], retain=True) for loss in losses]
+    if any(all(part is None for part in row) for row in found):
+        return None
+    columns = [
+        [torch.zeros_like(next(filter(torch.is_tensor, parts))) if part is None else part for part in parts]
+        for parts in zip(*found, strict=True)
+    ]
+    return Gramian.of(distributed.feature_gramian(gramian([*zip(*columns, strict=True)])))

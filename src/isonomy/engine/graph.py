@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,3 +224,28 @@ def walk(root: Edge, stops: dict[Edge, Tensor]) -> Iterator[Edge]:
             if node is not None and (node, number) not in seen:
                 seen.add((node, number))
                 stack.append((node, number))
+
+
+def parting(losses: Sequence[Tensor]) -> list[Edge]:
+    """Where the ways of losses part: what one loss alone reads of what two or more depend on.
+
+    These are the shared features of a network with one head a task. Numbers are left out, such as a penalty that is
+    part of every loss, and so are parameters.
+    """
+    walks = [[*walk(edge_of(loss), {})] for loss in losses]
+    inner = [{node for node, _ in edges} for edges in walks]
+    counts = Counter(node for nodes in inner for node in nodes)
+    ends = {edge_of(loss): None for loss in losses}
+    read = {
+        (below, number): None
+        for nodes in inner
+        for node in nodes
+        if counts[node] == 1
+        for below, number in node.next_functions
+        if below is not None
+    }
+    return [
+        edge
+        for edge in ends | read
+        if counts[edge[0]] > 1 and leaf_of(edge[0]) is None and len(edge[0]._input_metadata[edge[1]].shape)
+    ]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
-from html import escape
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, combinations
 from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
 
+import isonomy
+from isonomy.bench import methods
 from isonomy.bench.architectures import LAST_LAYER
 from isonomy.bench.progress import number
 from isonomy.bench.results import Results, Row, effective_weights
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import comparisons, shell, style
+from isonomy.diagnostics.invariance import TASKS, invariance
+from isonomy.errors import IsonomyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 3.5, 2.5
 REFERENCE = "ew"
+# Pairs of tasks that have panels of their own: few enough for one page.
+PAIRS = 12
 
 
 def styles(results: Results) -> dict[str, dict[str, str]]:
@@ -24,7 +36,7 @@ def styles(results: Results) -> dict[str, dict[str, str]]:
         results: Of a sweep.
     """
     plain = [row.title for row in results.rows if row.name == REFERENCE]
-    return plots.looks([row.title for row in results.rows], neutral=plain)
+    return style.looks([row.title for row in results.rows], neutral=plain)
 
 
 def legend(results: Results) -> str:
@@ -33,14 +45,8 @@ def legend(results: Results) -> str:
     Args:
         results: Of a sweep.
     """
-    dashes = {"-": "none", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
-    lines = [(name, look["color"], dashes[look["linestyle"]]) for name, look in styles(results).items()]
-    entries = [
-        '<li><svg width="28" height="10" aria-hidden="true"><line x2="28" y1="5" y2="5" stroke-width="3" '
-        f'stroke="{color}" stroke-dasharray="{dash}"/></svg> {escape(name)}</li>'
-        for name, color, dash in [*lines, ("Single-task, last epoch", "currentColor", dashes[":"])]
-    ]
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    alone = {"Single-task, last epoch": {"color": "currentColor", "linestyle": ":"}}
+    return shell.legend(styles(results) | alone)
 
 
 def deltas(results: Results) -> str:
@@ -52,19 +58,82 @@ def deltas(results: Results) -> str:
     values = {row.title: (row.delta.mean, row.delta.std) for row in results.ranked if row.delta}
     colors = {name: look["color"] for name, look in styles(results).items()}
     said = "; ".join(f"{name} {mean:+.2f} %" for name, (mean, _) in values.items())
-    with plots.canvas(6.4, 0.7 + 0.36 * len(values)) as (figure, ax):
-        plots.delta_bars(values, ax=ax, colors=colors)
-        return plots.vector(figure, f"Bars of Δp. {said}.")
+    with _bars(values) as (figure, ax):
+        comparisons.delta_bars(values, ax=ax, colors=colors)
+        return style.vector(figure, f"Bars of Δp. {said}.")
 
 
-def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
+def times(results: Results) -> str:
+    """Bars of the time of a step; empty where nobody took it.
+
+    Args:
+        results: Of a sweep.
+    """
+    values = {row.title: row.ratio for row in results.rows if row.ratio is not None}
+    if not values:
+        return ""
+    colors = {name: look["color"] for name, look in styles(results).items()}
+    said = "; ".join(f"{name} {ratio:.2f}" for name, ratio in values.items())
+    with _bars(values) as (figure, ax):
+        comparisons.time_bars(values, ax=ax, colors=colors)
+        return style.vector(figure, f"Bars of the time of a step, relative to plain summing. {said}.")
+
+
+def invariances(results: Results) -> str:
+    """Bars of how much each method minds the unit of a loss; empty where it can be asked of none.
+
+    Args:
+        results: Of a sweep.
+    """
+    found = {row.title: _moved(row.name) for row in results.rows}
+    values = {name: moved for name, moved in found.items() if moved is not None}
+    if not values:
+        return ""
+    colors = {name: look["color"] for name, look in styles(results).items()}
+    said = "; ".join(f"{name} {100 * moved:.1f} %" for name, moved in values.items())
+    with _bars(values) as (figure, ax):
+        comparisons.invariance_bars(values, ax=ax, colors=colors)
+        return style.vector(figure, f"Bars of how much errors change when a loss is multiplied by ten. {said}.")
+
+
+@functools.cache
+def _moved(name: str) -> float | None:
+    """How much a method minds; None for one that needs more than two losses: a network or options for other tasks."""
+    named = methods.find(name)
+    if not named.method.stages:
+        return None
+    try:
+        return invariance(lambda: isonomy.build(named.method.name, tasks=TASKS, **named.options))
+    except IsonomyError:
+        return None
+
+
+def _bars(values: Mapping[str, object]) -> AbstractContextManager[tuple[Figure, Axes]]:
+    """A canvas for bars, no wider than their names ask for: letters shrink with a figure that is wider than a phone."""
+    return style.canvas(3.2 + 0.075 * max(map(len, values)), 0.7 + 0.36 * len(values))
+
+
+class Topic(NamedTuple):
+    """Small multiples.
+
+    Attributes:
+        heading: Of all of them.
+        sentence: What is drawn.
+        panels: An SVG a task or pair of tasks.
+        folded: Whether the page shows them only when asked.
+    """
+
+    heading: str
+    sentence: str
+    panels: list[str]
+    folded: bool = False
+
+
+def curves(results: Results) -> Iterator[Topic]:
     """The small multiples, a topic at a time.
 
     Args:
         results: Of a sweep.
-
-    Yields:
-        A heading, a sentence about what is drawn, and one SVG a task or pair of tasks.
     """
     tasks = [task.name for task in results.tasks]
 
@@ -72,10 +141,7 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
         return lambda row, epoch: fmean(run[epoch][split][task][metric] for run in row.epochs)
 
     def recorded(name: str, task: str) -> Callable[[Row, int], float]:
-        return lambda row, epoch: fmean(run[epoch][name][task] for run in row.epochs)
-
-    def cosine(i: int, j: int) -> Callable[[Row, int], float]:
-        return lambda row, epoch: fmean(run[epoch]["cosines"][i][j] for run in row.epochs)
+        return lambda row, epoch: fmean((run[epoch].get(name) or {}).get(task, math.nan) for run in row.epochs)
 
     def weight(task: str) -> Callable[[Row, int], float]:
         return lambda row, epoch: effective_weights(row, epoch)[task]
@@ -83,7 +149,7 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     # Without a split for validation the test split's are there instead, where the best model on it counts.
     split = next((name for name in ("validation", "watched") if _every(results, name)), None)
     if split is not None:
-        yield (
+        yield Topic(
             "Validation metrics" if split == "validation" else "Test metrics",
             "Mean over seeds after every epoch; dotted, what a network of its own reaches.",
             [
@@ -99,31 +165,77 @@ def curves(results: Results) -> Iterator[tuple[str, str, list[str]]]:
     positive = all(
         value > 0 for row in results.rows for run in row.epochs for e in run for value in e["train_losses"].values()
     )
-    yield (
+    yield Topic(
         "Training losses",
         "Mean over the batches of an epoch, before any balancing.",
         [_panel(results, task, recorded("train_losses", task), log=positive) for task in tasks],
     )
-    yield (
+    yield Topic(
         "Effective weights",
         "What each task's gradient was multiplied by: loss weight times gradient weight. Plain summing has 1; methods "
         "that make a direction without weights have no curve.",
         [_panel(results, task, weight(task), log=True) for task in tasks],
     )
-    yield (
+    yield Topic(
         "Gradient norms",
         f"Length of each task's raw gradient at {_place(results)}, before any balancing.",
         [_panel(results, task, recorded("gradient_norms", task), log=True) for task in tasks],
     )
-    if len(tasks) > 1:
-        yield (
-            "Cosines",
-            "Between the raw gradients of two tasks: below 0 they conflict.",
-            [
-                _panel(results, f"{tasks[i]} and {tasks[j]}", cosine(i, j))
-                for i, j in combinations(range(len(tasks)), 2)
-            ],
+    if _any(results, "alignment"):
+        yield Topic(
+            "Alignment",
+            "Cosine of each task's gradient with the update of the shared parameters: below 0 the update makes the "
+            "task worse. Methods that make a direction without weights have no curve.",
+            [_panel(results, task, recorded("alignment", task)) for task in tasks],
         )
+    if len(tasks) > 1:
+        yield from _of_pairs(results, tasks)
+    if _any(results, "feature_distance"):
+        yield Topic(
+            "Feature distances",
+            "How far the shared feature is from that of each task's own network, which was trained before.",
+            [_panel(results, task, recorded("feature_distance", task)) for task in tasks],
+        )
+
+
+def _of_pairs(results: Results, tasks: Sequence[str]) -> Iterator[Topic]:
+    def entry(name: str, i: int, j: int) -> Callable[[Row, int], float]:
+        return lambda row, epoch: fmean(
+            run[epoch][name][i][j] if name in run[epoch] else math.nan for run in row.epochs
+        )
+
+    def conflicts(row: Row, epoch: int) -> float:
+        return fmean(100 * (run[epoch]["cosines"][i][j] < 0) for run in row.epochs for i, j in pairs)
+
+    def lowest(pair: tuple[int, int]) -> float:
+        return fmean(line["cosines"][pair[0]][pair[1]] for row in results.rows for run in row.epochs for line in run)
+
+    pairs = list(combinations(range(len(tasks)), 2))
+    shown = sorted(sorted(pairs, key=lowest)[:PAIRS])
+    names = {pair: f"{tasks[pair[0]]} and {tasks[pair[1]]}" for pair in shown}
+    which = f" The {PAIRS} of {len(pairs)} pairs whose cosines are lowest." if len(pairs) > PAIRS else ""
+    yield Topic(
+        "Cosines",
+        f"Between the raw gradients of two tasks: below 0 they conflict.{which}",
+        [_panel(results, name, entry("cosines", *pair)) for pair, name in names.items()],
+    )
+    yield Topic(
+        "Conflicts",
+        "How many of the pairs of tasks have an epoch's mean cosine below 0, in percent.",
+        [_panel(results, "pairs in conflict, %", conflicts)],
+    )
+    if _any(results, "dots"):
+        yield Topic(
+            "Dot products",
+            f"Of the raw gradients of two tasks, on a logarithmic scale both ways.{which}",
+            [_panel(results, name, entry("dots", *pair), symlog=True) for pair, name in names.items()],
+            folded=True,
+        )
+
+
+def _any(results: Results, name: str) -> bool:
+    """Whether some epoch's line has something that not all lines have."""
+    return any(line.get(name) for row in results.rows for run in row.epochs for line in run)
 
 
 def _place(results: Results) -> str:
@@ -148,14 +260,17 @@ def _panel(
     title: str,
     value: Callable[[Row, int], float],
     log: bool = False,
+    symlog: bool = False,
     reference: tuple[str, float] | None = None,
 ) -> str:
     series = {row.title: [value(row, epoch) for epoch in range(results.plan.recipe.epochs)] for row in results.rows}
     said = "; ".join(f"{name} ends at {number(v[-1])}" for name, v in series.items() if not math.isnan(v[-1]))
-    with plots.canvas(WIDTH, HEIGHT) as (figure, ax):
-        plots.curves(series, ax=ax, styles=styles(results), log=log, reference=reference)
+    with style.canvas(WIDTH, HEIGHT) as (figure, ax):
+        comparisons.curves(series, ax=ax, styles=styles(results), log=log, reference=reference)
+        if symlog:
+            comparisons.symlog(ax, [point for values in series.values() for point in values])
         ax.set_title(title)
-        return plots.vector(figure, f"Curves over epochs, {title}. {said}.")
+        return style.vector(figure, f"Curves over epochs, {title}. {said}.")
 
 
 def landscapes(results: Results) -> list[str]:
@@ -178,20 +293,20 @@ def landscapes(results: Results) -> list[str]:
         runs = [
             [_start(seed), *(point for line in run for point in line["trace"])] for seed, run in enumerate(row.epochs)
         ]
-        with plots.canvas(WIDTH, 3.0) as (figure, ax):
-            plots.contours(a.tolist(), b.tolist(), height.tolist(), ax=ax)
+        with style.canvas(WIDTH, 3.0) as (figure, ax):
+            comparisons.contours(a.tolist(), b.tolist(), height.tolist(), ax=ax)
             places = [[(point[0], point[1]) for point in run] for run in runs]
-            plots.paths(places, ax=ax, color=color, front=[(x, y) for x, y in pareto.tolist()])
+            comparisons.paths(places, ax=ax, color=color, front=[(x, y) for x, y in pareto.tolist()])
             ax.set(title=f"{row.title}: the plane", xlabel="a", ylabel="b", xlim=(-10.5, 10.5), ylim=(-10.5, 10.5))
             ends = ", ".join(f"({run[-1][0]:.1f}, {run[-1][1]:.1f})" for run in places)
-            panels.append(plots.vector(figure, f"{row.title}: trajectories in the plane end at {ends}."))
-        with plots.canvas(WIDTH, 3.0) as (figure, ax):
+            panels.append(style.vector(figure, f"{row.title}: trajectories in the plane end at {ends}."))
+        with style.canvas(WIDTH, 3.0) as (figure, ax):
             values = [[(point[2], point[3]) for point in run] for run in runs]
-            plots.paths(values, ax=ax, color=color, front=[(x, y) for x, y in front.tolist()])
+            comparisons.paths(values, ax=ax, color=color, front=[(x, y) for x, y in front.tolist()])
             ax.set(title=f"{row.title}: the losses", xlabel="L1", ylabel="L2")
             ends = ", ".join(f"({run[-1][0]:.2f}, {run[-1][1]:.1f})" for run in values)
             panels.append(
-                plots.vector(figure, f"{row.title}: losses end at {ends}; the Pareto front is the grey band.")
+                style.vector(figure, f"{row.title}: losses end at {ends}; the Pareto front is the grey band.")
             )
     return panels
 

@@ -7,49 +7,19 @@ from html import escape
 import torch
 
 import isonomy
+from isonomy.bench import looks
+from isonomy.bench.cell import folder
 from isonomy.bench.options import name_of
 from isonomy.bench.progress import cells, heading, plural
 from isonomy.bench.recipe import BEST_TEST, BEST_VAL, LAST, MEAN_LAST_10
 from isonomy.bench.report import figures, gallery
 from isonomy.bench.report.verdict import incomplete, verdict
-from isonomy.bench.results import Results, Row
+from isonomy.bench.results import Results
+from isonomy.diagnostics import shell
+from isonomy.diagnostics.findings import summary
 
-CSS = """
-:root { color-scheme: light dark; --page: #ffffff; --text: #1c2024; --soft: #5a626b; --line: #d5d9de; --best: #e8f4ee; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14171a; --text: #e6e8ea; --soft: #a3abb4; --line: #363c43; --best: #1c2f27; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--text);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-p { max-width: 46rem; margin: .5rem 0; }
-.lead { font-size: 1.15rem; }
-.soft { color: var(--soft); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .4rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; }
-thead th { vertical-align: bottom; font-weight: 600; }
-tbody th { font-weight: 400; }
-tr.best { background: var(--best); }
-tr.best > * { font-weight: 700; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
-.pairs { grid-template-columns: repeat(2, minmax(0, 22rem)); }
-figure { margin: 0; }
-figure svg { display: block; width: 100%; height: auto; }
-.gallery th, .gallery td { padding: .15rem; border: 0; vertical-align: middle; text-align: center; }
-.gallery th:first-child { text-align: left; padding-right: .8rem; }
-.gallery img { display: block; width: clamp(4.5rem, 13vw, 9rem); height: auto; image-rendering: pixelated; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .75rem 0; }
-.legend { font-size: .9rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; max-width: 46rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-@media (prefers-contrast: more) { :root { --soft: var(--text); } }
-"""
-
+# Findings are of one training; the figures are of all seeds.
+SEED = 0
 
 # Which model the test metrics are of.
 COUNTS = {
@@ -79,58 +49,59 @@ def render(results: Results) -> str:
         body.append(f"<p><strong>{escape(note)}</strong></p>")
     body.append(_table(results))
     if results.ranked:
-        body.append(f"<h2>Δp</h2>\n<p>Bars are means, whiskers one deviation.</p>\n{_figure(figures.deltas(results))}")
+        bars = shell.figure(figures.deltas(results))
+        body.append(f"<h2>Δp</h2>\n<p>Bars are means, whiskers one deviation.</p>\n{bars}")
     if results.rows:
         if name == "toy":
             body += [
                 "<h2>Trajectories</h2>",
                 "<p>Grey band: the Pareto set and front. Ring: start; dot: end. Thin lines: contours of the sum of the "
                 "losses.</p>",
-                f'<div class="grid pairs">{"".join(map(_figure, figures.landscapes(results)))}</div>',
+                f'<div class="grid pairs">{"".join(map(shell.figure, figures.landscapes(results)))}</div>',
             ]
-        for number, (heading, sentence, panels) in enumerate(figures.curves(results)):
-            body.append(f"<h2>{heading}</h2>\n<p>{sentence}</p>")
+        body.append(_said(results))
+        for number, topic in enumerate(figures.curves(results)):
+            body.append(f"<h2>{topic.heading}</h2>\n<p>{topic.sentence}</p>")
             if number == 0:
                 body.append(figures.legend(results))
-            body.append(f'<div class="grid">{"".join(map(_figure, panels))}</div>')
+            panels = shell.grid(topic.panels)
+            body.append(shell.folded(f"Show {plural(len(topic.panels), 'figure')}", panels) if topic.folded else panels)
+        if bars := figures.times(results):
+            body.append(f"<h2>Time of a step</h2>\n<p>All methods in turn, on one thread.</p>\n{shell.figure(bars)}")
+        if bars := figures.invariances(results):
+            body.append(
+                "<h2>The unit of a loss</h2>\n<p>How much the errors of two small regressions change when the loss of "
+                "one is multiplied by ten; nothing for a method that is blind to it. Those that need more than losses "
+                f"are left out.</p>\n{shell.figure(bars)}"
+            )
     body.append(gallery.render(results))
     body.append(_protocol(results))
+    return shell.page(f"{name}: {sentences[0]}", body)
+
+
+def _said(results: Results) -> str:
+    """What the doctor says of every method."""
+    parts = []
+    for row in results.rows:
+        seen = looks.recording(results.folder / folder(row.name) / str(SEED), lambda name: results.problem)
+        said = "".join(f"<li>{shell.prose(sentence)}</li>" for sentence in summary(seen))
+        parts.append(shell.folded(row.title, f"<ul>{said}</ul>", unfolded=row is results.rows[0]))
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(name)}: {escape(sentences[0])}</title>\n"
-        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+        f"<h2>What the gradients say</h2>\n<p>Of seed {SEED}, from what every epoch has recorded; "
+        "<code>isonomy doctor</code> says the same.</p>\n" + "\n".join(parts)
     )
-
-
-def _figure(svg: str) -> str:
-    return f"<figure>{svg}</figure>"
 
 
 def _table(results: Results) -> str:
-    headings = "".join(
-        f'<th scope="col">{escape(task.name)}<br>{escape(heading(metric))}</th>'
-        for task in results.tasks
-        for metric in task.metrics
-    )
-    best = results.ranked[0] if results.ranked else None
+    measured = [f"{task.name}\n{heading(metric)}" for task in results.tasks for metric in task.metrics]
     rows = ([results.single] if results.single else []) + results.rows
-    lines = "\n".join(_row(row, results, row is best) for row in rows)
     seeds = f"mean ± sample deviation over {results.plan.seeds} seeds" if results.plan.seeds > 1 else "one seed"
-    return (
-        f'<h2>Results</h2>\n<p id="about" class="soft">Test split, {seeds}. ↑ larger is better, ↓ smaller is better. '
-        "Step time is relative to plain summing.</p>\n"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Results">\n<table aria-describedby="about">\n'
-        f'<thead><tr><th scope="col">method</th>{headings}<th scope="col">Δp, %</th>'
-        '<th scope="col">step time</th></tr></thead>\n'
-        f"<tbody>\n{lines}\n</tbody>\n</table>\n</div>"
+    return "<h2>Results</h2>\n" + shell.table(
+        f"Test split, {seeds}. ↑ larger is better, ↓ smaller is better. Step time is relative to plain summing.",
+        ["method", *measured, "Δp, %", "step time"],
+        [cells(row, results) for row in rows],
+        best=cells(results.ranked[0], results)[0] if results.ranked else None,
     )
-
-
-def _row(row: Row, results: Results, best: bool) -> str:
-    name, *values = map(escape, cells(row, results))
-    opening = '<tr class="best">' if best else "<tr>"
-    return f'{opening}<th scope="row">{name}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
 
 
 def _protocol(results: Results) -> str:
@@ -153,11 +124,10 @@ def _protocol(results: Results) -> str:
         "Mind": " ".join(results.problem.notes) if plan.samples else "",
         "Versions": f"isonomy {isonomy.__version__}, torch {torch.__version__}",
     }
-    entries = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items() if fact)
     return (
         "<h2>How it was measured</h2>\n"
         "<p>Every method of a seed starts from the same weights and sees the same batches in the same order; so does "
         "each single-task network. Δp is the mean over tasks of the relative change against single-task training, "
         "positive when better; the single-task values are means over the seeds and held fixed.</p>\n"
-        f"<dl>{entries}</dl>"
+        + shell.facts(facts)
     )

@@ -9,7 +9,7 @@ from isonomy.bench import records
 from isonomy.bench.progress import heading
 from isonomy.bench.report.figures import styles
 from isonomy.bench.results import Results
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import comparisons, style
 from isonomy.errors import IsonomyError
 
 # A README is shown on white and on dark; mid-grey ink is readable on both.
@@ -50,13 +50,13 @@ def save_picture(results: Results, path: Path) -> None:
         )
     rows = results.ranked
     looks = styles(results)
-    ink: dict[Any, Any] = {name: INK for name, value in plots.STYLE.items() if value == plots.INK}
-    with mpl.rc_context({**plots.STYLE, **ink, "svg.fonttype": "path"}):
+    ink: dict[Any, Any] = {name: INK for name, value in style.STYLE.items() if value == style.INK}
+    with mpl.rc_context({**style.STYLE, **ink, "svg.fonttype": "path"}):
         count = len(results.tasks)
         figure = Figure(figsize=(4.2 + 2.3 * count, 0.9 + 0.34 * len(rows)), layout="constrained")
         first, *others = figure.subplots(1, 1 + count, width_ratios=[1.9] + [1] * count)
         values = {row.title: (row.delta.mean, row.delta.std) for row in rows if row.delta}
-        plots.delta_bars(values, ax=first, colors={name: look["color"] for name, look in looks.items()}, ink=INK)
+        comparisons.delta_bars(values, ax=first, colors={name: look["color"] for name, look in looks.items()})
         for ax, task in zip(others, results.tasks, strict=True):
             metric = task.metrics[0]
             spreads = [row.metrics[task.name][metric.name] for row in rows]

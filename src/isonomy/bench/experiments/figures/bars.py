@@ -14,7 +14,7 @@ from isonomy.bench.experiments.measured import Measured
 from isonomy.bench.experiments.published import OVERALL, Measure
 from isonomy.bench.experiments.schema import Panel
 from isonomy.bench.report.picture import INK
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def _bars(ax: Axes, series: dict[str, Bars]) -> None:
         known = [(place + shift, bars[name]) for place, name in enumerate(names) if bars.get(name) is not None]
         places, spreads = [place for place, _ in known], [spread for _, spread in known if spread is not None]
         means, errors = [spread.mean for spread in spreads], [spread.std or 0.0 for spread in spreads]
-        color = plots.NEUTRAL if label == "published" else plots.PALETTE[number % len(plots.PALETTE)]
+        color = style.NEUTRAL if label == "published" else style.PALETTE[number % len(style.PALETTE)]
         ax.barh(places, means, height, color=color, label=label)
         if any(errors):
             ax.errorbar(means, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2)

@@ -16,7 +16,7 @@ from isonomy.bench.experiments.figures.runs import lines as recorded
 from isonomy.bench.experiments.measured import Measured
 from isonomy.bench.experiments.schema import Panel
 from isonomy.bench.results import Results
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import comparisons, style
 from isonomy.errors import unknown
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def curves(found: Measured, values: Sequence[str], lines: str, alone: bool = Fal
         return None
     figure, grid = sheet.grid(len(rows), max(len(drawn) for _, _, drawn in rows), (3.0, 2.3))
     for row, (sweep_name, value, drawn) in zip(grid, rows, strict=True):
-        looks = plots.looks(list(dict.fromkeys(name for series in drawn.values() for name in series)))
+        looks = style.looks(list(dict.fromkeys(name for series in drawn.values() for name in series)))
         for ax, (title, series) in zip(row, drawn.items(), strict=False):
-            plots.curves(series, ax=ax, styles=looks, log=value.positive)
+            comparisons.curves(series, ax=ax, styles=looks, log=value.positive)
             ax.set_title(title)
         row[0].set_ylabel(f"{sweep_name}\n{value.title}" if len(found.experiment.panels) > 1 else value.title)
         for ax in row[len(drawn) :]:

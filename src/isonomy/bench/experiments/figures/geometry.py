@@ -11,7 +11,7 @@ import isonomy
 from isonomy.bench.experiments.figures import sheet
 from isonomy.bench.experiments.measured import Measured
 from isonomy.bench.report.picture import INK
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,11 +54,11 @@ def geometry(found: Measured) -> Figure:
     figure, (axes,) = sheet.grid(1, len(METHODS), (3.2, 3.2), subplot_kw={"projection": "3d", "computed_zorder": False})
     for ax, (title, aggregate) in zip(axes, aggregates().items(), strict=True):
         corners = [*zip(*GRADIENTS, strict=True)]
-        ax.plot_trisurf(*corners, color=plots.NEUTRAL, alpha=0.25, zorder=0)  # type: ignore[attr-defined]
+        ax.plot_trisurf(*corners, color=style.NEUTRAL, alpha=0.25, zorder=0)  # type: ignore[attr-defined]
         for number, gradient in enumerate(GRADIENTS, start=1):
             ax.quiver(0, 0, 0, *gradient, color=INK, linewidth=1.2, arrow_length_ratio=0.08)
             ax.text(*(1.15 * part for part in gradient), f" g{number}")  # type: ignore[call-arg, arg-type]
-        ax.quiver(0, 0, 0, *aggregate.tolist(), color=plots.PALETTE[0], linewidth=2, arrow_length_ratio=0.08)
+        ax.quiver(0, 0, 0, *aggregate.tolist(), color=style.PALETTE[0], linewidth=2, arrow_length_ratio=0.08)
         lengths = ", ".join(f"{length:.2f}" for length in projections(aggregate).tolist())
         ax.set_title(f"{title}\nalong g1, g2, g3: {lengths.replace('-', sheet.MINUS)}")
         ax.set(xlim=(0, 1.9), ylim=(0, 1.2), zlim=(0, 1), xticks=[], yticks=[], zticks=[])

@@ -10,7 +10,7 @@ from isonomy.bench.experiments.figures import sheet
 from isonomy.bench.experiments.figures.runs import changes
 from isonomy.bench.experiments.measured import Measured
 from isonomy.bench.options import name_of
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def radar(found: Measured) -> Figure | None:
         return None
     data, methods = (list(dict.fromkeys(key[place] for key in charts)) for place in (0, 1))
     figure, grid = sheet.grid(len(data), len(methods), (3.6, 3.9), subplot_kw={"projection": "polar"})
-    looks = plots.looks(list(dict.fromkeys(name for chart in charts.values() for name in chart)))
+    looks = style.looks(list(dict.fromkeys(name for chart in charts.values() for name in chart)))
     for row, name in zip(grid, data, strict=True):
         reach = [
             gain
@@ -68,6 +68,6 @@ def _polygon(ax: Axes, label: str, gains: dict[str, float], look: dict[str, str]
     (line,) = ax.plot(around, values, label=label, marker="o")
     line.set(color=look["color"], linestyle=look["linestyle"])
     circle = [2 * math.pi * step / 90 for step in range(91)]
-    ax.plot(circle, [0.0] * len(circle), color=plots.NEUTRAL, linewidth=0.8)
+    ax.plot(circle, [0.0] * len(circle), color=style.NEUTRAL, linewidth=0.8)
     ax.set_xticks(turns, list(gains))
-    ax.grid(color=plots.NEUTRAL, alpha=0.25, linewidth=0.6)
+    ax.grid(color=style.NEUTRAL, alpha=0.25, linewidth=0.6)

@@ -12,7 +12,7 @@ import numpy as np
 
 from isonomy.bench import records
 from isonomy.bench.report.picture import INK
-from isonomy.diagnostics import plots
+from isonomy.diagnostics import style as house
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,8 @@ def style() -> Iterator[None]:
     """The house style, in an ink that is readable on white and on dark; for drawing inside the block."""
     import matplotlib as mpl  # noqa: PLC0415 - only those who draw wait for it
 
-    ink: dict[Any, Any] = {name: INK for name, value in plots.STYLE.items() if value == plots.INK}
-    with mpl.rc_context({**plots.STYLE, **ink, "svg.fonttype": "path"}):
+    ink: dict[Any, Any] = {name: INK for name, value in house.STYLE.items() if value == house.INK}
+    with mpl.rc_context({**house.STYLE, **ink, "svg.fonttype": "path"}):
         yield
 
 
