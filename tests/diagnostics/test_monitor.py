@@ -270,6 +270,12 @@ def test_the_report_is_written_where_it_belongs(tmp_path):
         recorded().save()
 
 
+def test_without_matplotlib_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr("isonomy.diagnostics.monitor.find_spec", lambda name: None)
+    with pytest.raises(IsonomyError, match=r"pip install 'isonomy\[plot\]'"):
+        recorded(folder=tmp_path).save()
+
+
 def test_bad_arguments_are_named():
     balancer = isonomy.build("ew", TASKS)
     for options, said in (({"every": 0}, "every=0"), ({"limit": 1}, "limit=1")):

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Monitor:
         return findings(self.recording)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Writes the report: one HTML file with findings and figures, which needs nothing but itself and matplotlib.
+        """Writes the report: one HTML file with findings and figures, which needs nothing but itself.
 
         Args:
             path: Where; None for ``report.html`` in the monitor's folder.
@@ -124,9 +125,11 @@ class Monitor:
             The path.
 
         Raises:
-            IsonomyError: Nothing was seen yet, or there is neither a path nor a folder.
+            IsonomyError: Nothing was seen yet, there is neither a path nor a folder, or matplotlib is missing.
         """
-        from isonomy.diagnostics import html  # noqa: PLC0415 - needs isonomy[plot]
+        if find_spec("matplotlib") is None:
+            raise IsonomyError("The report's figures are drawn by matplotlib: pip install 'isonomy[plot]'.")
+        from isonomy.diagnostics import html  # noqa: PLC0415 - only those who draw wait for it
 
         if path is None and self.folder is None:
             raise IsonomyError("path= is missing: say where the report goes, or give the monitor a folder=.")
