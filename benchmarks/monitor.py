@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for monitor.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # else looking through all that is loaded would take longer than a step
     rest = idle(100 if arguments.quick else IDLE_STEPS)
     numbers = arguments.tasks.split(",")
     lines = [

@@ -64,6 +64,7 @@ def test_the_plain_loop_trains_at_both_levels(level, run):
     assert report["alignment/kind"] == pytest.approx(report["alignment/size"], abs=1e-3)  # IMTL-G's own property
 
 
+@pytest.mark.slow
 def test_lightning_trains_on_two_processes_and_resumes():
     """By itself, since Lightning starts the script once more for the second process."""
     command = [sys.executable, str(EXAMPLES / "lightning_module.py")]

@@ -22,11 +22,11 @@ class Model(nn.Module):
         self.seg, self.depth = nn.Linear(8, 3), nn.Linear(8, 1)
 
 
-def script(lines, name="imtl"):
+def script(lines, name="imtl", steps=30):
     """Runs a training loop and returns what it has trained, and its last losses."""
     model = Model()
     generator = torch.Generator().manual_seed(1)
-    batches = [torch.randn(16, 4, generator=generator) for _ in range(30)]
+    batches = [torch.randn(16, 4, generator=generator) for _ in range(steps)]
     names = {
         "model": model,
         "loader": [(x, {"seg": x[:, :3].argmax(1), "depth": 1000 * x[:, :1]}) for x in batches],
@@ -39,7 +39,7 @@ def script(lines, name="imtl"):
 
 
 def test_the_diff_is_three_lines_and_both_sides_train():
-    (diff,) = blocks("diff")
+    diff, _ = blocks("diff")
     lines = diff.splitlines()
     assert sum(line.startswith("+") for line in lines) == 3
     assert sum(line.startswith("-") for line in lines) == 1
@@ -53,9 +53,22 @@ def test_the_diff_is_three_lines_and_both_sides_train():
 
 @pytest.mark.parametrize("name", ["uw", "nash_mtl", "log+pcgrad", "log+max_norm"])
 def test_the_diff_with_another_method(name):
-    (diff,) = blocks("diff")
+    diff, _ = blocks("diff")
     after = "\n".join(line[1:] for line in diff.splitlines() if not line.startswith("-"))
     script(after, name)
+
+
+def test_two_lines_bring_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop, two = blocks("diff")
+    first, last = [line[1:] for line in two.splitlines() if line.startswith("+")]
+    lines = [line[1:] for line in loop.splitlines() if not line.startswith("-")]
+    place = next(number for number, line in enumerate(lines) if line.startswith("balancer"))
+    script("\n".join([*lines[: place + 1], first, *lines[place + 1 :], last]), "ew", steps=300)
+    page = (tmp_path / "diagnosis" / "report.html").read_text()
+    found = page[page.index("Findings") : page.index("<table")].replace("&#x27;", "'")
+    assert "the strongest task, 'depth', pulls" in found
+    assert page.count("<svg") > 6
 
 
 def test_the_other_examples_run():

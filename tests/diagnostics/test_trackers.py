@@ -21,7 +21,7 @@ NUMBERS = {
 def track(word):
     """Trains with the block of the page that has a word in it."""
     (block,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if word in code]
-    assert len(block.strip().splitlines()) == 3
+    assert len([line for line in block.splitlines() if line]) == 3
     net, balancer = Net(), isonomy.build("imtl_g", TASKS)
     names = {"isonomy": isonomy, "balancer": balancer}
     exec(block, names)
