@@ -69,14 +69,8 @@ def times(results: Results) -> str:
     Args:
         results: Of a sweep.
     """
-    values = {row.title: row.ratio for row in results.rows if row.ratio is not None}
-    if not values:
-        return ""
-    colors = {name: look["color"] for name, look in styles(results).items()}
-    said = "; ".join(f"{name} {ratio:.2f}" for name, ratio in values.items())
-    with _bars(values) as (figure, ax):
-        comparisons.time_bars(values, ax=ax, colors=colors)
-        return style.vector(figure, f"Bars of the time of a step, relative to plain summing. {said}.")
+    ratios = {row.title: row.ratio for row in results.rows}
+    return _by_method(results, ratios, comparisons.time_bars, "the time of a step, relative to plain summing")
 
 
 def invariances(results: Results) -> str:
@@ -85,15 +79,20 @@ def invariances(results: Results) -> str:
     Args:
         results: Of a sweep.
     """
-    found = {row.title: _moved(row.name) for row in results.rows}
-    values = {name: moved for name, moved in found.items() if moved is not None}
-    if not values:
+    moved = {row.title: _moved(row.name) for row in results.rows}
+    return _by_method(results, moved, comparisons.invariance_bars, "the change when a loss is multiplied by ten")
+
+
+def _by_method(results: Results, values: Mapping[str, float | None], draw: Callable[..., None], what: str) -> str:
+    """Bars of those methods that have a value."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
         return ""
     colors = {name: look["color"] for name, look in styles(results).items()}
-    said = "; ".join(f"{name} {100 * moved:.1f} %" for name, moved in values.items())
-    with _bars(values) as (figure, ax):
-        comparisons.invariance_bars(values, ax=ax, colors=colors)
-        return style.vector(figure, f"Bars of how much errors change when a loss is multiplied by ten. {said}.")
+    said = "; ".join(f"{name} {value:.2f}" for name, value in known.items())
+    with _bars(known) as (figure, ax):
+        draw(known, ax=ax, colors=colors)
+        return style.vector(figure, f"Bars of {what}. {said}.")
 
 
 @functools.cache
