@@ -180,3 +180,27 @@ def test_unusable_options(options):
 def test_losses_have_to_be_positive():
     with pytest.raises(isonomy.IsonomyError, match="'1'"):
         M(scales=(1, -1, 1)).step(isonomy.build("gradnorm", tasks=3))
+
+
+def test_a_batch_without_labels_of_a_task_leaves_it_out():
+    """As of parts of people, where nobody is in the batch: a loss of 0 without a gradient."""
+    balancer = isonomy.build("gradnorm", 3)
+    for factor in (0.0, 1.0, 0.0):
+        theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        parts = tensor([[3.0, 0], [0, 1], [1, 1]]) @ theta + tensor([2.0, 1.0, 3.0])
+        balancer([parts[0], parts[1] * factor, parts[2]], shared=[theta]).backward()
+        assert (balancer.report.weights[1] == 0) == (factor == 0)
+        assert theta.grad.isfinite().all()
+    (stage,) = balancer.stages
+    assert stage.first.tolist() == [2, 1, 3]
+    assert all(value.isfinite().all() for value in stage.parameters())
+
+
+def test_losses_of_0_with_gradients_are_no_baseline():
+    balancer = isonomy.build("gradnorm", 2)
+    (stage,) = balancer.stages
+    for _ in range(3):
+        theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        balancer([theta[0] * 2, theta[1] + theta[0]], shared=[theta]).backward()
+    assert stage.first.isnan().all()
+    assert all(value.isfinite().all() for value in stage.parameters())

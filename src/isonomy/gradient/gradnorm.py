@@ -55,7 +55,7 @@ class GradNorm(GradientBalancer):
         self.alpha, self.simplex, self.baseline, self.own_lr = alpha, simplex, baseline, own_lr
         self.uses_losses = alpha > 0
         if self.uses_losses:
-            self.domain = "positive"
+            self.domain = "nonnegative"
         if baseline == "epoch":
             self.uses = ("epoch_end",)
 
@@ -87,14 +87,17 @@ class GradNorm(GradientBalancer):
             return
         active, losses = measurement.active, measurement.losses
         if self.baseline == "batch":
-            self.first[active] = torch.where(self.first[active].isnan(), losses, self.first[active])
+            # A batch without labels of a task has a loss of 0, which nothing can be compared with.
+            fresh = self.first[active].isnan() & (losses > 0)
+            self.first[active] = torch.where(fresh, losses, self.first[active])
         else:
             self.sums[active] += losses
             self.counts[active] += 1
 
     def epoch_end(self, metrics: Tensor | None, learning_rate: float | None) -> None:  # noqa: D102
         if self.baseline == "epoch":
-            self.first = torch.where(self.first.isnan(), self.sums / self.counts, self.first)
+            means = (self.sums / self.counts).masked_fill(self.sums == 0, torch.nan)
+            self.first = torch.where(self.first.isnan(), means, self.first)
 
     def _weights(self, scores: Tensor | None = None) -> Tensor:
         scores = self.scores if scores is None else scores
@@ -104,5 +107,6 @@ class GradNorm(GradientBalancer):
         if measurement.losses is None or self.alpha == 0:
             return torch.ones_like(measurement.gramian.norms)
         first = self.first[measurement.active]
-        ratios = measurement.losses / torch.where(first.isnan(), measurement.losses, first)
-        return ratios / ratios.mean()
+        ratios = torch.where(first.isnan(), 1.0, measurement.losses / first)
+        mean = ratios.mean()
+        return torch.where(mean > 0, ratios / mean, 1.0)
