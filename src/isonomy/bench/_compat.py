@@ -11,12 +11,12 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from torch.library import Library
+from torch import library
 
 from isonomy.errors import IsonomyError
 
 # Kept alive: the operators vanish with the object that declares them.
-_operators: Library | None = None
+_operators: library.Library | None = None
 
 
 def repair_torchvision() -> bool:
@@ -38,7 +38,7 @@ def repair_torchvision() -> bool:
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        _operators = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        _operators = library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             _operators.define(schema)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -51,9 +52,9 @@ class Packed(Files):
             raise unknown(f"value of compat of {self.layout.name}", self.compat, self.compats)
 
     @property
+    @abstractmethod
     def kinds(self) -> Kinds:
         """What the augmentation does to each label."""
-        raise NotImplementedError
 
     def listed(self, split: str) -> list[str]:  # noqa: D102
         folder = self.root / FOLDERS[split]
